@@ -1,0 +1,71 @@
+# What a person does here.  `make help` lists it.  Everything installs into $(VENV), nothing outside it.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
+	--python-version 3.11 --custom-compile-command 'make lock'
+NPM_CI := npm ci --no-audit --no-fund --loglevel=error
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check style types imports verify demo bench lock system-packages clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+run: $(VENV)/.run ## the server, in the foreground (HOST, PORT and CRDT_STATE_STORE are honoured)
+	@$(BIN)/crdt-state serve
+
+demo: $(VENV)/.run ## three replicas, a server that is killed, and a table that shows they end equal
+	@$(BIN)/crdt-state demo
+
+test: $(VENV)/.test tests/js/node_modules/.package-lock.json ## the tests, with a seeded sample of the long ones
+	@$(BIN)/python -m pytest -q -m "not full"
+
+style: $(VENV)/.test ## formatting and lint
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: $(VENV)/.test ## strict types
+	@$(BIN)/mypy
+
+imports: $(VENV)/.test ## import directions and the owners of third-party packages
+	@$(BIN)/lint-imports --config importlinter.toml
+
+check: style types imports test ## all of the above: what CI runs
+
+verify: $(VENV)/.test tests/js/node_modules/.package-lock.json ## every claim in full (about half an hour)
+	@$(BIN)/python -m pytest -v -m "full"
+
+bench: $(VENV)/.bench ## the benchmarks, beside their floors
+	@$(BIN)/python -m benchmarks
+
+lock: ## write the lock files anew from pyproject.toml (needs uv)
+	@$(LOCK) pyproject.toml -o requirements/run.txt
+	@for group in build test notebooks bench; do \
+	  $(LOCK) --group pyproject.toml:$$group -c requirements/run.txt -o requirements/$$group.txt; done
+
+system-packages: ## what only apt has (as root); none of the commands above needs it
+	@echo "nothing to install yet"
+
+clean: ## forget the environment and caches
+	rm -rf $(VENV) tests/js/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/.created:
+	@echo "Setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.created requirements/run.txt requirements/build.txt pyproject.toml
+	@$(PIP_INSTALL) --require-hashes -r requirements/build.txt -r requirements/run.txt
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements/test.txt
+	@$(PIP_INSTALL) --require-hashes -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test requirements/bench.txt
+	@$(PIP_INSTALL) --require-hashes -r requirements/bench.txt
+	@touch $@

@@ -1,0 +1,335 @@
+"""Every exception of the engine, split by whose fault it is.
+
+    CrdtStateError
+    ├── UsageError                      the caller's: fix the call
+    │   ├── IndexOutOfRange             (IndexError) an index outside a text or list
+    │   ├── ValueNotStorable            (ValueError) a value that Yjs cannot hold
+    │   ├── RootTypeConflict            (TypeError) one root used as two types
+    │   ├── InvalidDocumentId           (ValueError) not a document id
+    │   ├── DocumentClosed              the document, replica or transaction has ended
+    │   ├── InvalidPattern              (ValueError) not a pattern of document ids
+    │   ├── KeyNotUsable                (ValueError) no key that tokens could be checked with
+    │   ├── SettingsRefused             (ValueError) settings that a server cannot start with
+    │   ├── LimitExceeded               our own user asks for more than `Limits` allow
+    │   ├── NotImportable               (ValueError) not a file that documents can be read from
+    │   └── WriteInvalid                (ValueError) a write that no store can carry out
+    │       └── FoldOutdated            the document has moved on since this fold was made
+    ├── RemoteError                     a peer's: it is told, and we go on
+    │   ├── TokenRejected               a token that proves nothing here
+    │   ├── RemoteProtocolError         bytes or an order of messages that the protocol forbids
+    │   └── UpdateRefused               an update that is not let in
+    │       ├── UpdateMalformed         not an update, or one that would harm the engine
+    │       ├── UpdateTooLarge          beyond a bound of `Limits`
+    │       ├── DependsOnRefused        builds on a range that was refused
+    │       ├── DocumentSetAside        its whole document waits for a person to look at it
+    │       └── WriteNotPermitted       the author may not write here
+    ├── StoreError                      the disk's: nothing stored is lost, reading goes on
+    │   ├── StoreInUse                  another process holds the file
+    │   ├── StoreCorrupt                a checksum or a structure does not hold
+    │   ├── StoreFull                   no space left
+    │   ├── StoreUnavailable            an I/O error
+    │   ├── EditNotStored               our own user's edit is not on the disk; it is handed back
+    │   └── StoreTooNew                 written by a later version of this software
+    ├── EngineFailed                    the native engine panicked: the document must be rebuilt
+    └── WorkerFailed                    a worker process did not bring its job to an end
+
+Codes 4400 to 4499 are close codes of a WebSocket (RFC 6455, section 7.4.2) and are what a
+stock Yjs client sees; our own client turns them back into these classes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "CrdtStateError",
+    "DependsOnRefused",
+    "DocumentClosed",
+    "DocumentSetAside",
+    "EditNotStored",
+    "EngineFailed",
+    "FoldOutdated",
+    "IndexOutOfRange",
+    "InvalidDocumentId",
+    "InvalidPattern",
+    "KeyNotUsable",
+    "LimitExceeded",
+    "NotImportable",
+    "ObserversFailed",
+    "RemoteError",
+    "RemoteProtocolError",
+    "RootTypeConflict",
+    "SettingsRefused",
+    "StoreCorrupt",
+    "StoreError",
+    "StoreFull",
+    "StoreInUse",
+    "StoreTooNew",
+    "StoreUnavailable",
+    "TokenRejected",
+    "UpdateMalformed",
+    "UpdateRefused",
+    "UpdateTooLarge",
+    "UsageError",
+    "ValueNotStorable",
+    "WorkerFailed",
+    "WriteInvalid",
+    "WriteNotPermitted",
+]
+
+
+class CrdtStateError(Exception):
+    """The root of all errors that this package raises on purpose."""
+
+
+class UsageError(CrdtStateError):
+    """The caller asked for something that cannot be; nothing has changed."""
+
+
+class IndexOutOfRange(UsageError, IndexError):
+    """An index outside a text or list, checked before anything happened."""
+
+    def __init__(self, what: str, index: int, length: int) -> None:
+        super().__init__(f"{what} {index} is outside 0..{length}")
+        self.index = index
+        self.length = length
+
+
+class ValueNotStorable(UsageError, ValueError):
+    """A value that Yjs cannot hold, with the path at which it stands."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class RootTypeConflict(UsageError, TypeError):
+    """One root of a document used as two types."""
+
+    def __init__(self, name: str, existing: str, asked: str) -> None:
+        super().__init__(
+            f"root {name!r} of this document is a {existing}, not a {asked}; "
+            f"use another name, or read it as a {existing}"
+        )
+        self.name = name
+        self.existing = existing
+        self.asked = asked
+
+
+class InvalidDocumentId(UsageError, ValueError):
+    """Not a document id."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        shown = text if len(text) <= 80 else text[:77] + "..."
+        super().__init__(f"{shown!r} is not a document id: {reason}")
+        self.reason = reason
+
+
+class DocumentClosed(UsageError):
+    """Used after its end."""
+
+
+class InvalidPattern(UsageError, ValueError):
+    """Not a pattern of document ids."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        shown = text if len(text) <= 80 else text[:77] + "..."
+        super().__init__(f"{shown!r} is not a pattern of document ids: {reason}")
+        self.reason = reason
+
+
+class KeyNotUsable(UsageError, ValueError):
+    """No key that tokens could be checked with; the text never holds any of the key."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class SettingsRefused(UsageError, ValueError):
+    """Settings that a server cannot start with; `problems` holds one sentence for each."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class LimitExceeded(UsageError):
+    """Our own user asks for more than `Limits` allow; nothing has changed."""
+
+    def __init__(self, limit: str, allowed: float, asked: float) -> None:
+        super().__init__(f"{asked:,} is more than {limit} = {allowed:,} allows")
+        self.limit = limit
+        self.allowed = allowed
+        self.asked = asked
+
+
+class NotImportable(UsageError, ValueError):
+    """A file or folder that no documents can be read from; nothing was imported."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+
+class WriteInvalid(UsageError, ValueError):
+    """A write that no store can carry out; nothing of its call was written."""
+
+
+class FoldOutdated(WriteInvalid):
+    """The document was folded further, or forgotten, since this fold was made: drop the fold."""
+
+
+class RemoteError(CrdtStateError):
+    """Something a peer did; the replica itself is well."""
+
+
+class TokenRejected(RemoteError):
+    """A token that proves nothing here; `code` is the close code a stock client sees.
+
+    `reason` never holds any of the token and fits a close frame (RFC 6455: 123 bytes).
+    """
+
+    code = 4401
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RemoteProtocolError(RemoteError):
+    """Bytes, or an order of messages, that the protocol forbids: the conversation ends."""
+
+    def __init__(self, reason: str, *, code: int = 4400) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+
+
+class UpdateRefused(RemoteError):
+    """An update that is not let in; `code` is the close code a stock client sees."""
+
+    code = 4422
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class UpdateMalformed(UpdateRefused):
+    """Not a Yjs update, or one of a shape that would harm the engine."""
+
+    code = 4422
+
+
+class UpdateTooLarge(UpdateRefused):
+    """Beyond a bound of `Limits`; `limit` names it."""
+
+    code = 4413
+
+    def __init__(self, limit: str, allowed: float, found: float) -> None:
+        super().__init__(f"{found:,} is more than {limit} = {allowed:,} allows")
+        self.limit = limit
+        self.allowed = allowed
+        self.found = found
+
+
+class DependsOnRefused(UpdateRefused):
+    """Builds on a range of a client id that was refused earlier, so it can never apply."""
+
+    code = 4424
+
+
+class WriteNotPermitted(UpdateRefused):
+    """The author may not write to this document."""
+
+    code = 4403
+
+
+class DocumentSetAside(UpdateRefused):
+    """The whole document was set aside after it harmed a worker; a person has to look at it."""
+
+    code = 4423
+
+
+class StoreError(CrdtStateError):
+    """The disk's; what was stored before is still there, and reading goes on where it can."""
+
+
+class StoreInUse(StoreError):
+    """Another process holds the file."""
+
+
+class StoreCorrupt(StoreError):
+    """A checksum or a structure in the file does not hold.
+
+    `document` and `sequence` say where, as far as that is known; a checkpoint is at the
+    sequence it reaches.
+    """
+
+    def __init__(
+        self, reason: str, *, document: str | None = None, sequence: int | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.document = document
+        self.sequence = sequence
+
+
+class StoreFull(StoreError):
+    """No space left on the device."""
+
+
+class StoreUnavailable(StoreError):
+    """The device answered with an error."""
+
+
+class EditNotStored(StoreError):
+    """Our own user's edit did not reach the disk; `updates` hands it back.
+
+    The document that it was made in is closed, because it shows what is not stored.  Open it
+    again, and make the edit again if it is still wanted.
+    """
+
+    def __init__(self, reason: str, updates: tuple[bytes, ...]) -> None:
+        super().__init__(f"{reason}; open the document again and repeat the edit")
+        self.updates = updates
+
+
+class StoreTooNew(StoreError):
+    """The file was written by a later version of this software."""
+
+
+class EngineFailed(CrdtStateError):
+    """The native engine panicked; drop the document and rebuild it from the log."""
+
+
+class WorkerFailed(CrdtStateError):
+    """A job on a document's bytes did not come to its end: set that document aside, go on.
+
+    `cause` is "time" or "memory" (its worker was ended at that bound), "died" (the process
+    ended by itself, as a stack overflow does), "panicked" (the native engine gave up), or "not
+    started" (the interpreter did not start: no document's fault, so try again later).
+    """
+
+    def __init__(self, cause: str, reason: str) -> None:
+        super().__init__(f"a worker could not finish ({cause}): {reason}")
+        self.cause = cause
+        self.reason = reason
+
+    @property
+    def is_by_document(self) -> bool:
+        """Whether the document's bytes are to blame, and not the machine."""
+        return self.cause != "not started"
+
+
+class ObserversFailed(CrdtStateError, ExceptionGroup[Exception]):
+    """Callbacks raised after a transaction: it is committed, and all of them were called."""
+
+    def derive(self, excs: Sequence[Exception], /) -> ObserversFailed:  # type: ignore[override]
+        """A group of some of these errors (for `except*`)."""
+        return ObserversFailed(self.message, excs)

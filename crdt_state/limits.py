@@ -1,0 +1,107 @@
+"""Every bound of the system in one frozen value.
+
+A queue, buffer, table, loop or recursion without an entry here is a bug.  Units come last in a
+name; `_max` is inclusive.  A field is added with the code that enforces it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DEFAULT_LIMITS", "Limits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Every bound of the engine; each is enforced where its comment says."""
+
+    # What one author adds (model/inspect).  Merged and full states are not bound by these.
+    update_bytes_max: int = 16 * 1024 * 1024
+    update_clients_max: int = 100_000
+    update_structs_max: int = 1_000_000
+    update_delete_ranges_max: int = 1_000_000
+    value_depth_max: int = 64
+    value_items_max: int = 1_000_000
+    key_bytes_max: int = 4_096
+
+    # What one document may grow to (admission in replica).
+    document_bytes_max: int = 128 * 1024 * 1024
+    document_containers_max: int = 100_000
+    document_nesting_max: int = 128
+    # Concurrent inserts at one place or one map key cost n²: 4,000 take yrs some 0.5 s.
+    document_writers_per_place_max: int = 4_000
+    # Client ids whose range a refusal has ended; beyond it, what builds on them waits in vain.
+    document_refusals_max: int = 10_000
+
+    # Updates that wait for what they depend on (replica, storage).
+    pending_updates_max: int = 10_000
+    pending_bytes_max: int = 16 * 1024 * 1024
+    pending_seconds_max: float = 7 * 24 * 3600.0
+
+    # Set aside for a person to look at (storage).
+    quarantine_entries_max: int = 1_000
+    quarantine_bytes_max: int = 64 * 1024 * 1024
+
+    # Our own edits (model).
+    transaction_operations_max: int = 100_000
+    events_waiting_max: int = 10_000
+    undo_steps_max: int = 1_000
+    register_drift_seconds_max: float = 3_600.0
+
+    # The store.
+    stored_bytes_max: int = 512 * 1024 * 1024
+    group_writes_max: int = 4_096
+    group_bytes_max: int = 64 * 1024 * 1024
+    store_queue_writes_max: int = 65_536
+    store_queue_bytes_max: int = 256 * 1024 * 1024
+    wal_bytes_before_checkpoint: int = 16 * 1024 * 1024
+    store_busy_seconds_max: float = 5.0
+    writer_queue_bytes_max: int = 64 * 1024 * 1024
+
+    # Compaction: fold when the log since the checkpoint passes either.
+    log_updates_before_fold: int = 500
+    log_bytes_before_fold: int = 128 * 1024
+
+    # What is kept in memory.
+    open_documents_bytes_max: int = 256 * 1024 * 1024
+    encodings_cached_bytes_max: int = 128 * 1024 * 1024
+
+    # Worker processes that integrate foreign bytes (replica/workers).
+    worker_seconds_max: float = 20.0
+    worker_start_seconds_max: float = 20.0
+    worker_memory_bytes_max: int = 1024 * 1024 * 1024
+    worker_jobs_waiting_max: int = 1_024
+
+    # The wire (protocol, transport).
+    message_bytes_max: int = 32 * 1024 * 1024
+    awareness_bytes_max: int = 64 * 1024
+    awareness_total_bytes_max: int = 16 * 1024 * 1024
+    awareness_clients_max: int = 10_000
+    peer_queue_bytes_max: int = 8 * 1024 * 1024
+    peer_slow_seconds_max: float = 30.0
+    connections_max: int = 20_000
+    connections_per_address_max: int = 5_000
+    handshake_seconds_max: float = 10.0
+    identity_connections_max: int = 20_000
+    identity_updates_per_second_max: float = 200_000.0
+    identity_bytes_per_second_max: float = 256 * 1024 * 1024.0
+    idle_message_seconds: float = 10.0
+    confirm_seconds: float = 0.1
+    reconnect_seconds_min: float = 0.1
+    reconnect_seconds_max: float = 30.0
+    close_seconds_max: float = 5.0
+    drain_seconds_max: float = 10.0
+
+    # Identity (security).
+    token_bytes_max: int = 8_192
+    token_rights_max: int = 256
+    token_keys_max: int = 64
+    token_leeway_seconds_max: float = 60.0
+
+    # HTTP (sync_server/http).
+    http_path_bytes_max: int = 8_192
+    http_page_documents_max: int = 1_000
+    http_page_scanned_documents_max: int = 10_000
+
+
+DEFAULT_LIMITS = Limits()

@@ -1,0 +1,1 @@
+"""Messages as values, and strict codecs for them.  No sockets, no clocks, no tasks."""

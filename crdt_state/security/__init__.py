@@ -1,0 +1,1 @@
+"""Who may do what: rights as values, and tokens that prove them.  No sockets, no clocks."""
