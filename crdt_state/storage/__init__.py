@@ -1,0 +1,1 @@
+"""Bytes at rest: the contract of a store and the engines that keep it."""

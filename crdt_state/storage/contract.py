@@ -1,0 +1,335 @@
+"""What every storage engine promises, as values and one port.
+
+A store holds bytes and does not look inside them.  Per document it keeps a *log* of updates in
+the order of their sequences, at most one *checkpoint* (one update that stands for the log up to
+a sequence), *pending* updates that wait for others, and a *quarantine*.  For the replica it
+keeps metadata and, per remote, an *outbox*: which documents hold local edits that the remote is
+not known to hold.
+
+A document exists from the first write that leaves something in it (an update, a pending or
+quarantined one, a value) until `Forget`; a write that only takes away never creates one.
+
+1. `write` is all or nothing, and what it wrote is on the disk when it returns.
+2. Sequences are given inside the commit, grow by one over the whole store, and are never given
+   twice, not even after a fold, a forget or a restart.  The same holds for the numbers of
+   quarantined entries.
+3. Writes are carried out in the order of their calls.  A cancelled call is carried out whole or
+   not at all.
+4. A fold replaces exactly the log up to its sequence; pending updates are untouched.  A fold
+   that would lose or resurrect something is refused (`FoldOutdated`).
+5. What was stored damaged is noticed when it is read (`StoreCorrupt`), never passed on, and
+   other documents stay readable.
+6. After `StoreFull` or `StoreUnavailable` from `write`, reading still works, and so does writing
+   once its cause has gone.
+7. An invalid call (`WriteInvalid`) changes nothing and harms no call beside it.
+8. A store that was copied or restored begins a new incarnation before anything else is written:
+   every document with a log or checkpoint is then unsent to every remote ever named, and
+   metadata of the replica below `WATERMARKS` is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NewType, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from collections.abc import Sequence as Many
+
+    from crdt_state.clocks import WallTime
+    from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId
+
+__all__ = [
+    "NOTHING",
+    "WATERMARKS",
+    "Append",
+    "Checkpoint",
+    "ClearOutbox",
+    "Entry",
+    "Finding",
+    "Fold",
+    "Forget",
+    "Hold",
+    "OutboxEntry",
+    "PendingEntry",
+    "QuarantineEntry",
+    "Release",
+    "Sequence",
+    "SetAside",
+    "SetMetadata",
+    "Store",
+    "StoredDocument",
+    "Summary",
+    "Write",
+]
+
+Sequence = NewType("Sequence", int)
+"""A position in the store's one order of commits; 0 is before everything."""
+
+NOTHING = Sequence(0)
+
+WATERMARKS = "watermark/"
+"""Metadata keys of the replica that begin so belong to one incarnation and end with it."""
+
+
+# --- what is written -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Add `updates` to the log of `document`, which begins to exist with its first one.
+
+    `unsent_to` names the remotes that are not known to hold them: each gets an outbox entry
+    at the sequence of the last of these updates (without updates: at the document's last, if it
+    has any).  `released` are the numbers of pending entries that these updates came from; they
+    leave the pending table in the same commit, and a number that is not there is passed over.
+    """
+
+    document: DocumentId
+    updates: tuple[bytes, ...]
+    unsent_to: tuple[str, ...] = ()
+    released: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Keep `update` as pending: it is durable, and not part of the document yet.
+
+    `number` is the writer's, so that it can name the entry before the commit has returned:
+    greater than that of every pending entry the document has.  A number that is taken is
+    refused with `WriteInvalid`.
+    """
+
+    document: DocumentId
+    number: int
+    update: bytes
+    source: str
+    at: WallTime
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Forget pending entries by their numbers (they expired, or were refused)."""
+
+    document: DocumentId
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """Put `update` into quarantine with the reason a person needs to decide about it.
+
+    Beyond `limits.quarantine_entries_max` or `quarantine_bytes_max` of one document its oldest
+    entries leave; the newest always stays.
+    """
+
+    document: DocumentId
+    update: bytes
+    code: int
+    reason: str
+    source: str
+    at: WallTime
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Replace the log of `document` up to and including `through` by one update.
+
+    `head` is whatever the replica wants back beside it (what it derived from `state`).
+    Refused with `FoldOutdated` where `through` is behind the checkpoint, beyond the log, or from
+    before the document was forgotten and began anew.
+    """
+
+    document: DocumentId
+    state: bytes
+    head: bytes
+    through: Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class ClearOutbox:
+    """The remote holds everything of `document` up to `through`.
+
+    An entry beyond `through` stays as it is.
+    """
+
+    remote: str
+    document: DocumentId
+    through: Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class SetMetadata:
+    """Set one value of the replica, or of `document` when it is named; None removes it."""
+
+    key: str
+    value: bytes | None
+    document: DocumentId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Remove every trace of `document`; its sequences are not given again."""
+
+    document: DocumentId
+
+
+Write: TypeAlias = Append | Hold | Release | SetAside | Fold | ClearOutbox | SetMetadata | Forget
+
+
+# --- what is read ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One update of a log."""
+
+    sequence: Sequence
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One update that stands for the log through `through`."""
+
+    state: bytes
+    head: bytes
+    through: Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEntry:
+    """An update that waits for what it depends on."""
+
+    number: int
+    update: bytes
+    source: str
+    at: WallTime
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineEntry:
+    """An update that was not let in."""
+
+    number: int
+    document: DocumentId
+    update: bytes
+    code: int
+    reason: str
+    source: str
+    at: WallTime
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """`document` holds local edits through `through` that `remote` is not known to hold."""
+
+    remote: str
+    document: DocumentId
+    through: Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """All of a document, read in one transaction.  `last` is its greatest sequence ever."""
+
+    document: DocumentId
+    last: Sequence
+    checkpoint: Checkpoint | None
+    log: tuple[Entry, ...]
+    pending: tuple[PendingEntry, ...] = ()
+    metadata: dict[str, bytes] = field(default_factory=dict)
+
+    def updates(self) -> list[bytes]:
+        """The checkpoint, if any, and the log: together the durable document."""
+        base = [] if self.checkpoint is None else [self.checkpoint.state]
+        return base + [entry.update for entry in self.log]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A line of the list of documents; sizes in bytes."""
+
+    document: DocumentId
+    last: Sequence
+    log_updates: int
+    log_bytes: int
+    checkpoint_bytes: int
+    pending_updates: int
+    quarantined_updates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something `verify` found wrong; `document` where it is known."""
+
+    document: DocumentId | None
+    what: str
+
+
+class Store(Protocol):
+    """The port.  Every method may raise `StoreError`, and `DocumentClosed` after `close`."""
+
+    @property
+    def replica_id(self) -> ReplicaId:
+        """Who this replica is; the same for the life of the store."""
+
+    @property
+    def incarnation(self) -> Incarnation:
+        """Which life of the replica this is."""
+
+    @property
+    def is_new_incarnation(self) -> bool:
+        """Whether this opening found a copied or restored store and began a new incarnation.
+
+        False for a store that has just been created.
+        """
+
+    async def write(self, writes: Many[Write]) -> Sequence:
+        """Carry out all of `writes` or none; return the store's greatest sequence after it.
+
+        Raises `WriteInvalid` (nothing of this call was written), `StoreFull`,
+        `StoreUnavailable`.
+        """
+
+    async def read(self, document: DocumentId) -> StoredDocument | None:
+        """A whole document, or None where there is none."""
+
+    async def read_since(self, document: DocumentId, after: Sequence) -> tuple[Entry, ...]:
+        """The log of `document` behind `after`, as far as it has not been folded."""
+
+    async def metadata(self, key: str) -> bytes | None:
+        """One value of the replica."""
+
+    async def outbox(
+        self, remote: str, *, after: str = "", limit: int | None = None
+    ) -> tuple[OutboxEntry, ...]:
+        """What `remote` is not known to hold, one entry a document, in the order of ids.
+
+        Ids behind `after`, at most `limit`; all of them by default, which can be many.
+        """
+
+    async def quarantine(
+        self, document: DocumentId | None = None, *, after: int = 0, limit: int = 1_000
+    ) -> tuple[QuarantineEntry, ...]:
+        """What was set aside, of one document or of all, oldest first.
+
+        Numbers behind `after`, at most `limit`.
+        """
+
+    async def summary(self, document: DocumentId) -> Summary | None:
+        """One line about a document."""
+
+    async def list(
+        self, *, prefix: str = "", after: str = "", limit: int = 1_000
+    ) -> tuple[Summary, ...]:
+        """Lines about documents with this prefix behind `after`, in the order of ids."""
+
+    async def overgrown(self, *, updates: int, size: int, limit: int) -> tuple[DocumentId, ...]:
+        """Documents whose log passes `updates` entries or `size` bytes, most bytes first."""
+
+    def verify(self) -> AsyncIterator[Finding]:
+        """Read everything and yield what does not hold."""
+
+    async def close(self) -> None:
+        """Carry out what was asked before, then let go of the file."""

@@ -1,0 +1,447 @@
+"""The reference adapter of the store: plain dictionaries, gone with the process.
+
+What it does is what the contract means; the tests of every other engine compare with it, and the
+simulator runs on it.  `write` never yields to the event loop, so a call is carried out whole.
+Values keep their checksums here too, so that a test can damage one and see it noticed.
+
+A simulated disk fault is an attribute: while `fault` is set, every write raises it and changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from copy import copy
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING
+
+from crdt_state.errors import DocumentClosed, FoldOutdated, StoreCorrupt, WriteInvalid
+from crdt_state.identifiers import draw_incarnation, draw_replica_id
+from crdt_state.limits import DEFAULT_LIMITS, Limits
+from crdt_state.storage.checksums import checksum, log_checksum, log_salt
+from crdt_state.storage.contract import (
+    NOTHING,
+    WATERMARKS,
+    Append,
+    Checkpoint,
+    ClearOutbox,
+    Entry,
+    Finding,
+    Fold,
+    Forget,
+    Hold,
+    OutboxEntry,
+    PendingEntry,
+    QuarantineEntry,
+    Release,
+    Sequence,
+    SetAside,
+    SetMetadata,
+    StoredDocument,
+    Summary,
+)
+from crdt_state.storage.validity import CONDITIONAL, checked_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Sequence as Many
+
+    from crdt_state.errors import StoreError
+    from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId
+    from crdt_state.storage.contract import Write
+
+__all__ = ["MemoryStore"]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """All of one document.  Lists are in the order of sequences or numbers."""
+
+    born: Sequence
+    last: Sequence = NOTHING
+    checkpoint: Checkpoint | None = None
+    log: list[Entry] = field(default_factory=list)
+    log_bytes: int = 0
+    pending: dict[int, PendingEntry] = field(default_factory=dict)
+    quarantine: dict[int, QuarantineEntry] = field(default_factory=dict)
+    metadata: dict[str, bytes] = field(default_factory=dict)
+    checksums: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def copy(self) -> _Kept:
+        """A copy that shares only values that never change."""
+        return _Kept(
+            self.born,
+            self.last,
+            self.checkpoint,
+            self.log.copy(),
+            self.log_bytes,
+            self.pending.copy(),
+            self.quarantine.copy(),
+            self.metadata.copy(),
+            self.checksums.copy(),
+        )
+
+
+class MemoryStore:
+    """A store that forgets everything when it is let go; same calls, same results.
+
+    Reopen it in a test with `reopened()`, which keeps what was written, as a file would.
+    """
+
+    def __init__(self, *, random: Random | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
+        dice = random or Random(0)  # noqa: S311 - ids of a replica are names, not secrets
+        self.fault: StoreError | None = None
+        self.is_closed = False
+        self._limits = limits
+        self._replica_id = draw_replica_id(dice)
+        self._incarnation = draw_incarnation(dice)
+        self._is_new_incarnation = False
+        self._documents: dict[DocumentId, _Kept] = {}
+        self._metadata: dict[str, bytes] = {}
+        self._outbox: dict[tuple[str, DocumentId], Sequence] = {}
+        self._remotes: set[str] = set()
+        self._sequence = NOTHING
+        self._number = 0
+
+    @property
+    def replica_id(self) -> ReplicaId:
+        """Who this replica is."""
+        return self._replica_id
+
+    @property
+    def incarnation(self) -> Incarnation:
+        """Which life of the replica this is."""
+        return self._incarnation
+
+    @property
+    def is_new_incarnation(self) -> bool:
+        """Whether this store was made by `restored`."""
+        return self._is_new_incarnation
+
+    def reopened(self) -> MemoryStore:
+        """The same store, opened once more after `close` or a crash."""
+        store = copy(self)
+        store.fault = None
+        store.is_closed = False
+        store._is_new_incarnation = False  # noqa: SLF001 - its own kind
+        return store
+
+    def restored(self, random: Random) -> MemoryStore:
+        """A copy of what is stored now, opened as a file restored from a backup is."""
+        store = self.reopened()
+        store._documents = {name: kept.copy() for name, kept in self._documents.items()}  # noqa: SLF001
+        store._begin_incarnation(draw_incarnation(random))  # noqa: SLF001
+        return store
+
+    def _begin_incarnation(self, incarnation: Incarnation) -> None:
+        self._incarnation = incarnation
+        self._is_new_incarnation = True
+        self._remotes = self._remotes.copy()
+        self._metadata = {
+            key: value for key, value in self._metadata.items() if not key.startswith(WATERMARKS)
+        }
+        self._outbox = {
+            (remote, name): kept.last
+            for remote in self._remotes
+            for name, kept in self._documents.items()
+            if kept.last
+        }
+
+    # --- writing -----------------------------------------------------------------------------
+
+    async def write(self, writes: Many[Write]) -> Sequence:
+        """Carry out all of `writes` or none; return the greatest sequence after it."""
+        self._check_open()
+        checked_bytes(writes, self._limits)
+        if self.fault is not None:
+            raise self.fault
+        # Only these can be refused by what is stored; only then is a way back needed.
+        is_conditional = any(type(write) in CONDITIONAL for write in writes)
+        before = self._photograph(writes) if is_conditional else None
+        counts = self._sequence, self._number
+        try:
+            for write in writes:
+                self._carry_out(write)
+        except WriteInvalid:
+            if before is not None:
+                self._documents, self._metadata, self._outbox, self._remotes = before
+                self._sequence, self._number = counts
+            raise
+        return self._sequence
+
+    def _photograph(
+        self, writes: Many[Write]
+    ) -> tuple[
+        dict[DocumentId, _Kept],
+        dict[str, bytes],
+        dict[tuple[str, DocumentId], Sequence],
+        set[str],
+    ]:
+        documents = self._documents.copy()
+        for name in {write.document for write in writes if write.document is not None}:
+            if name in documents:
+                documents[name] = documents[name].copy()
+        return documents, self._metadata.copy(), self._outbox.copy(), self._remotes.copy()
+
+    def _carry_out(self, write: Write) -> None:
+        match write:
+            case Append():
+                self._append(write)
+            case Hold():
+                self._hold(write)
+            case Release(document, numbers):
+                self._release(document, numbers)
+            case SetAside():
+                self._set_aside(write)
+            case Fold():
+                self._fold(write)
+            case ClearOutbox(remote, document, through):
+                self._remotes.add(remote)
+                if self._outbox.get((remote, document), through + 1) <= through:
+                    del self._outbox[remote, document]
+            case SetMetadata():
+                self._set_metadata(write)
+            case Forget(document):
+                self._documents.pop(document, None)
+                for entry in [key for key in self._outbox if key[1] == document]:
+                    del self._outbox[entry]
+
+    def _born(self, document: DocumentId) -> _Kept:
+        kept = self._documents.get(document)
+        if kept is None:
+            kept = self._documents[document] = _Kept(born=self._sequence)
+        return kept
+
+    def _append(self, write: Append) -> None:
+        self._release(write.document, write.released)
+        if write.updates:
+            kept = self._born(write.document)
+            salt = log_salt(write.document)
+            for update in write.updates:
+                self._sequence = Sequence(self._sequence + 1)
+                kept.log.append(Entry(self._sequence, update))
+                kept.log_bytes += len(update)
+                kept.checksums["log", self._sequence] = log_checksum(salt, self._sequence, update)
+            kept.last = self._sequence
+        self._remotes.update(write.unsent_to)
+        document = self._documents.get(write.document)
+        if document is not None and document.last:
+            for remote in write.unsent_to:
+                self._outbox[remote, write.document] = document.last
+
+    def _release(self, document: DocumentId, numbers: tuple[int, ...]) -> None:
+        kept = self._documents.get(document)
+        if kept is not None:
+            for number in numbers:
+                kept.pending.pop(number, None)
+                kept.checksums.pop(("pending", number), None)
+
+    def _hold(self, write: Hold) -> None:
+        kept = self._born(write.document)
+        if write.number in kept.pending:
+            raise WriteInvalid(
+                f"{write.document!r} already has a pending entry {write.number}; take a greater one"
+            )
+        kept.pending[write.number] = PendingEntry(
+            write.number, write.update, write.source, write.at
+        )
+        kept.checksums["pending", write.number] = checksum(
+            "pending", write.document, write.number, write.update
+        )
+
+    def _set_aside(self, write: SetAside) -> None:
+        self._number += 1
+        kept = self._born(write.document)
+        kept.quarantine[self._number] = QuarantineEntry(
+            self._number,
+            write.document,
+            write.update,
+            write.code,
+            write.reason,
+            write.source,
+            write.at,
+        )
+        kept.checksums["quarantine", self._number] = checksum(
+            "quarantine", write.document, self._number, write.update
+        )
+        size = sum(len(entry.update) for entry in kept.quarantine.values())
+        while len(kept.quarantine) > 1 and (
+            len(kept.quarantine) > self._limits.quarantine_entries_max
+            or size > self._limits.quarantine_bytes_max
+        ):
+            oldest = min(kept.quarantine)
+            size -= len(kept.quarantine.pop(oldest).update)
+            del kept.checksums["quarantine", oldest]
+
+    def _fold(self, write: Fold) -> None:
+        kept = self._documents.get(write.document)
+        if kept is None:
+            raise FoldOutdated(f"there is no document {write.document!r} to fold")
+        behind = kept.checkpoint.through if kept.checkpoint else NOTHING
+        if not max(behind, kept.born + 1) <= write.through <= kept.last:
+            raise FoldOutdated(
+                f"{write.document!r} cannot be folded through {write.through}: its log reaches "
+                f"from {max(behind, kept.born + 1)} to {kept.last}; read it again and fold anew"
+            )
+        for entry in kept.log:
+            if entry.sequence <= write.through:
+                kept.log_bytes -= len(entry.update)
+                del kept.checksums["log", entry.sequence]
+        kept.log = [entry for entry in kept.log if entry.sequence > write.through]
+        kept.checkpoint = Checkpoint(write.state, write.head, write.through)
+        kept.checksums["checkpoint", 0] = checksum(
+            "checkpoint", write.document, write.through, write.state, write.head
+        )
+
+    def _set_metadata(self, write: SetMetadata) -> None:
+        if write.document is None:
+            values = self._metadata
+        elif write.value is not None:
+            values = self._born(write.document).metadata
+        else:
+            known = self._documents.get(write.document)
+            values = known.metadata if known is not None else {}
+        if write.value is None:
+            values.pop(write.key, None)
+        else:
+            values[write.key] = write.value
+
+    # --- reading -----------------------------------------------------------------------------
+
+    async def read(self, document: DocumentId) -> StoredDocument | None:
+        """A whole document, or None where there is none."""
+        self._check_open()
+        kept = self._documents.get(document)
+        if kept is None:
+            return None
+        for problem in _damages(document, kept):
+            raise problem
+        return StoredDocument(
+            document,
+            kept.last,
+            kept.checkpoint,
+            tuple(kept.log),
+            tuple(kept.pending[number] for number in sorted(kept.pending)),
+            kept.metadata.copy(),
+        )
+
+    async def read_since(self, document: DocumentId, after: Sequence) -> tuple[Entry, ...]:
+        """The log of `document` behind `after`, as far as it has not been folded."""
+        stored = await self.read(document)
+        if stored is None:
+            return ()
+        return tuple(entry for entry in stored.log if entry.sequence > after)
+
+    async def metadata(self, key: str) -> bytes | None:
+        """One value of the replica."""
+        self._check_open()
+        return self._metadata.get(key)
+
+    async def outbox(
+        self, remote: str, *, after: str = "", limit: int | None = None
+    ) -> tuple[OutboxEntry, ...]:
+        """What `remote` is not known to hold behind `after`, in the order of ids."""
+        self._check_open()
+        entries = [
+            OutboxEntry(remote, document, through)
+            for (to, document), through in self._outbox.items()
+            if to == remote and document > after
+        ]
+        return tuple(sorted(entries, key=lambda entry: entry.document)[:limit])
+
+    async def quarantine(
+        self, document: DocumentId | None = None, *, after: int = 0, limit: int = 1_000
+    ) -> tuple[QuarantineEntry, ...]:
+        """What was set aside behind `after`, of one document or of all, oldest first."""
+        self._check_open()
+        found: list[QuarantineEntry] = []
+        for name in self._documents if document is None else [document]:
+            kept = self._documents.get(name)
+            if kept is not None:
+                for problem in _damages_aside(name, kept):
+                    raise problem
+                found += (entry for entry in kept.quarantine.values() if entry.number > after)
+        return tuple(sorted(found, key=lambda entry: entry.number)[:limit])
+
+    async def summary(self, document: DocumentId) -> Summary | None:
+        """One line about a document."""
+        self._check_open()
+        kept = self._documents.get(document)
+        return None if kept is None else _summary(document, kept)
+
+    async def list(
+        self, *, prefix: str = "", after: str = "", limit: int = 1_000
+    ) -> tuple[Summary, ...]:
+        """Lines about documents with this prefix behind `after`, in the order of ids."""
+        self._check_open()
+        names = (name for name in self._documents if name > after and name.startswith(prefix))
+        return tuple(
+            _summary(name, self._documents[name]) for name in heapq.nsmallest(limit, names)
+        )
+
+    async def overgrown(self, *, updates: int, size: int, limit: int) -> tuple[DocumentId, ...]:
+        """Documents whose log passes `updates` entries or `size` bytes, most bytes first."""
+        self._check_open()
+        found = [
+            (-kept.log_bytes, name)
+            for name, kept in self._documents.items()
+            if len(kept.log) > updates or kept.log_bytes > size
+        ]
+        return tuple(name for _, name in heapq.nsmallest(limit, found))
+
+    async def verify(self) -> AsyncIterator[Finding]:
+        """Read everything and yield what does not hold."""
+        self._check_open()
+        for document, kept in list(self._documents.items()):
+            for problem in (*_damages(document, kept), *_damages_aside(document, kept)):
+                yield Finding(document, str(problem))
+
+    async def close(self) -> None:
+        """Every later call raises `DocumentClosed`."""
+        self.is_closed = True
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise DocumentClosed("the store is closed; open it again")
+
+
+def _summary(document: DocumentId, kept: _Kept) -> Summary:
+    return Summary(
+        document,
+        kept.last,
+        len(kept.log),
+        kept.log_bytes,
+        len(kept.checkpoint.state) + len(kept.checkpoint.head) if kept.checkpoint else 0,
+        len(kept.pending),
+        len(kept.quarantine),
+    )
+
+
+def _damages(document: DocumentId, kept: _Kept) -> Iterator[StoreCorrupt]:
+    expected = kept.checksums
+    point = kept.checkpoint
+    if point is not None and expected["checkpoint", 0] != checksum(
+        "checkpoint", document, point.through, point.state, point.head
+    ):
+        yield _damage("checkpoint", document, point.through)
+    salt = log_salt(document)
+    for entry in kept.log:
+        if expected["log", entry.sequence] != log_checksum(salt, entry.sequence, entry.update):
+            yield _damage("log", document, entry.sequence)
+    for number, held in kept.pending.items():
+        if expected["pending", number] != checksum("pending", document, number, held.update):
+            yield _damage("pending", document, number)
+
+
+def _damages_aside(document: DocumentId, kept: _Kept) -> Iterator[StoreCorrupt]:
+    for number, entry in kept.quarantine.items():
+        found = checksum("quarantine", document, number, entry.update)
+        if kept.checksums["quarantine", number] != found:
+            yield _damage("quarantine", document, number)
+
+
+def _damage(kind: str, document: DocumentId, number: int) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"the {kind} of {document!r} is damaged at {number}", document=document, sequence=number
+    )

@@ -1,0 +1,231 @@
+"""Reading what is stored: every function one read transaction, every value against its checksum.
+
+A damaged value raises `StoreCorrupt` with its document and sequence; nothing damaged is returned.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crdt_state.errors import StoreCorrupt
+from crdt_state.identifiers import DocumentId
+from crdt_state.storage.checksums import checksum, log_checksum, log_salt
+from crdt_state.storage.contract import (
+    Checkpoint,
+    Entry,
+    OutboxEntry,
+    PendingEntry,
+    QuarantineEntry,
+    Sequence,
+    StoredDocument,
+    Summary,
+)
+from crdt_state.storage.sqlite_connection import transaction
+from crdt_state.storage.sqlite_schema import OVERGROWN, OVERGROWN_BYTES, OVERGROWN_UPDATES
+
+if TYPE_CHECKING:
+    from crdt_state.storage.sqlite_connection import Connection
+
+__all__ = [
+    "list_overgrown",
+    "list_summaries",
+    "read_checkpoint",
+    "read_document",
+    "read_log",
+    "read_outbox",
+    "read_pending",
+    "read_quarantine",
+    "read_since",
+    "read_summary",
+    "read_value",
+    "read_values",
+]
+
+SUMMARY = """SELECT name, last, log_updates, log_bytes, checkpoint_bytes, pending_updates,
+    quarantined_updates FROM documents"""
+
+
+def read_document(connection: Connection, document: DocumentId) -> StoredDocument | None:
+    """All of a document."""
+    with transaction(connection, is_writing=False):
+        row = connection.execute(
+            "SELECT id, last FROM documents WHERE name = ?", (document,)
+        ).fetchone()
+        if row is None:
+            return None
+        row_id, last = row
+        return StoredDocument(
+            document,
+            Sequence(last),
+            read_checkpoint(connection, row_id, document),
+            read_log(connection, row_id, document),
+            read_pending(connection, row_id, document),
+            read_values(connection, row_id, document),
+        )
+
+
+def read_since(connection: Connection, document: DocumentId, after: Sequence) -> tuple[Entry, ...]:
+    """The log of a document behind `after`."""
+    with transaction(connection, is_writing=False):
+        row = connection.execute("SELECT id FROM documents WHERE name = ?", (document,)).fetchone()
+        return () if row is None else read_log(connection, row[0], document, after)
+
+
+def read_checkpoint(connection: Connection, row_id: int, document: DocumentId) -> Checkpoint | None:
+    """The checkpoint of the document with this row id."""
+    row = connection.execute(
+        "SELECT through, checksum, head, state FROM checkpoints WHERE document = ?", (row_id,)
+    ).fetchone()
+    if row is None:
+        return None
+    through, expected, head, state = row
+    if checksum("checkpoint", document, through, state, head) != expected:
+        raise _damage("checkpoint", document, through)
+    return Checkpoint(state, head, Sequence(through))
+
+
+def read_log(
+    connection: Connection, row_id: int, document: DocumentId, after: int = 0
+) -> tuple[Entry, ...]:
+    """The log of the document with this row id."""
+    salt = log_salt(document)
+    entries = []
+    for sequence, expected, update in connection.execute(
+        "SELECT sequence, checksum, content FROM log WHERE document = ? AND sequence > ? "
+        "ORDER BY sequence",
+        (row_id, after),
+    ).fetchall():
+        if log_checksum(salt, sequence, update) != expected:
+            raise _damage("update", document, sequence)
+        entries.append(Entry(sequence, update))
+    return tuple(entries)
+
+
+def read_pending(
+    connection: Connection, row_id: int, document: DocumentId
+) -> tuple[PendingEntry, ...]:
+    """The pending updates of the document with this row id, by number."""
+    entries = []
+    for number, expected, at, source, update in connection.execute(
+        "SELECT number, checksum, at, source, content FROM pending WHERE document = ? "
+        "ORDER BY number",
+        (row_id,),
+    ).fetchall():
+        if checksum("pending", document, number, update) != expected:
+            raise _damage("pending update", document, number)
+        entries.append(PendingEntry(number, update, source, at))
+    return tuple(entries)
+
+
+def read_values(connection: Connection, row_id: int, document: DocumentId) -> dict[str, bytes]:
+    """The metadata of the document with this row id."""
+    values: dict[str, bytes] = {}
+    for key, expected, value in connection.execute(
+        "SELECT key, checksum, content FROM document_values WHERE document = ? ORDER BY key",
+        (row_id,),
+    ).fetchall():
+        if checksum("document_value", document, 0, key.encode(), value) != expected:
+            raise StoreCorrupt(f"the value {key!r} of {document!r} is damaged", document=document)
+        values[key] = value
+    return values
+
+
+def read_value(connection: Connection, key: str) -> bytes | None:
+    """One value of the replica."""
+    row = connection.execute(
+        "SELECT checksum, content FROM replica_values WHERE key = ?", (key,)
+    ).fetchone()
+    if row is None:
+        return None
+    value: bytes = row[1]
+    if checksum("replica_value", key, 0, value) != row[0]:
+        raise StoreCorrupt(f"the replica's value {key!r} is damaged")
+    return value
+
+
+def read_outbox(
+    connection: Connection, remote: str, after: str = "", limit: int | None = None
+) -> tuple[OutboxEntry, ...]:
+    """What a remote is owed behind `after`."""
+    rows = connection.execute(
+        "SELECT documents.name, through FROM outbox "
+        "JOIN remotes ON remotes.id = outbox.remote "
+        "JOIN documents ON documents.id = outbox.document "
+        "WHERE remotes.name = ? AND documents.name > ? ORDER BY documents.name LIMIT ?",
+        (remote, after, -1 if limit is None else limit),
+    ).fetchall()
+    return tuple(OutboxEntry(remote, name, through) for name, through in rows)
+
+
+def read_quarantine(
+    connection: Connection, document: DocumentId | None, after: int, limit: int
+) -> tuple[QuarantineEntry, ...]:
+    """What was set aside behind `after`, oldest first."""
+    entries = []
+    where = "" if document is None else "AND documents.name = ?"
+    for name, number, expected, at, code, reason, source, update in connection.execute(
+        "SELECT documents.name, number, checksum, at, code, reason, source, content "  # noqa: S608
+        "FROM quarantine JOIN documents ON documents.id = quarantine.document "
+        f"WHERE number > ? {where} ORDER BY number LIMIT ?",
+        (after, limit) if document is None else (after, document, limit),
+    ).fetchall():
+        if checksum("quarantine", name, number, update) != expected:
+            raise _damage("quarantined update", name, number)
+        entries.append(QuarantineEntry(number, name, update, code, reason, source, at))
+    return tuple(entries)
+
+
+def read_summary(connection: Connection, document: DocumentId) -> Summary | None:
+    """One line about a document."""
+    row = connection.execute(f"{SUMMARY} WHERE name = ?", (document,)).fetchone()
+    return None if row is None else Summary(*row)
+
+
+def list_summaries(
+    connection: Connection, prefix: str, after: str, limit: int
+) -> tuple[Summary, ...]:
+    """Lines about the documents with this prefix behind `after`."""
+    # One lower bound: of two, SQLite may seek to the lesser and pass over all in between.
+    where, parameters = ("name >= ?", [prefix]) if prefix > after else ("name > ?", [after])
+    end = _end_of(prefix)
+    if end is not None:
+        where += " AND name < ?"
+        parameters.append(end)
+    rows = connection.execute(
+        f"{SUMMARY} WHERE {where} ORDER BY name LIMIT ?", (*parameters, limit)
+    ).fetchall()
+    return tuple(Summary(*row) for row in rows)
+
+
+def list_overgrown(
+    connection: Connection, updates: int, size: int, limit: int
+) -> tuple[DocumentId, ...]:
+    """Documents with long logs, most bytes first."""
+    # Without the repeated condition SQLite cannot know that the partial index holds them all.
+    is_indexed = updates >= OVERGROWN_UPDATES and size >= OVERGROWN_BYTES
+    rows = connection.execute(
+        "SELECT name FROM documents "  # noqa: S608
+        f"WHERE (log_updates > ? OR log_bytes > ?) {f'AND {OVERGROWN}' if is_indexed else ''} "
+        "ORDER BY log_bytes DESC, name LIMIT ?",
+        (updates, size, limit),
+    ).fetchall()
+    return tuple(DocumentId(row[0]) for row in rows)
+
+
+def _end_of(prefix: str) -> str | None:
+    """The least text behind all texts with this prefix, or None where there is none."""
+    head = prefix.rstrip("\U0010ffff")
+    if not head:
+        return None
+    following = ord(head[-1]) + 1
+    # Surrogates are not characters, and the next one that is comes behind them.
+    return head[:-1] + chr(0xE000 if 0xD800 <= following <= 0xDFFF else following)
+
+
+def _damage(what: str, document: DocumentId, number: int) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"the {what} {number} of {document!r} does not match its checksum; other documents are "
+        f"not touched by it",
+        document=document,
+        sequence=number,
+    )

@@ -1,0 +1,188 @@
+"""The format of a store's SQLite file, and how a file of an earlier format becomes this one.
+
+    header          PRAGMA application_id = 0x43524454 ("CRDT"); PRAGMA user_version = the
+                    number of the format, which is the number of migrations carried out
+
+    store           what the engine knows of itself, one row a name
+        name            TEXT     replica_id | incarnation | marks | sequence | number
+        value           BLOB     16 bytes | 16 bytes | see sidecar.py | 8 bytes, big endian,
+                                 the greatest sequence ever given | the same for numbers
+        checksum        INTEGER
+
+    documents       one row a document; everything behind `last` is counted from the rows below
+        id              INTEGER  stands for the document in the other tables
+        name            TEXT     its document id
+        born            INTEGER  the store's sequence when this row was made: a fold through it
+                                 or less is of an earlier life of the document
+        last            INTEGER  its greatest sequence ever, 0 before its first update
+        log_updates, log_bytes, checkpoint_bytes, pending_updates, quarantined_updates,
+        quarantined_bytes
+
+    log             one row an update, in the order of commits
+        sequence        INTEGER  the key: appending always writes at the end of the table
+        document        INTEGER
+        checksum        INTEGER
+        content         BLOB
+
+    checkpoints     at most one a document: document, through, state, head, checksum
+    pending         document, number, content, source, at, checksum
+    quarantine      number, document, content, code, reason, source, at, checksum
+    document_values document, key, content, checksum
+    replica_values  key, content, checksum
+    remotes         id, name: every remote ever named; they outlive their outbox, because a
+                    new incarnation owes every document to each of them
+    outbox          remote, document, through
+
+Checksums are those of checksums.py, over the document's *name*, the sequence, number or key,
+and the bytes.  Integers are SQLite's (64 bits, signed); texts are UTF-8 in document order
+(BINARY).  Rows hold what callers gave, byte for byte.
+
+What is durable when: the file is in WAL mode with synchronous = FULL, so that what a
+transaction wrote is on the disk when its COMMIT has returned.  Beside `<file>` there are
+`<file>-wal` and `<file>-shm` (SQLite's; a copy of the store needs the -wal as well) and
+`<file>-lock` (ours, sidecar.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crdt_state.errors import StoreCorrupt, StoreTooNew
+from crdt_state.storage.sqlite_connection import transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from crdt_state.storage.sqlite_connection import Connection
+
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "SQLITE_VERSION_MIN", "check_format", "migrate"]
+
+APPLICATION_ID = 0x43524454
+
+SQLITE_VERSION_MIN = (3, 37, 0)
+"""STRICT tables are the youngest feature in use."""
+
+OVERGROWN_UPDATES = 64
+OVERGROWN_BYTES = 16_384
+OVERGROWN = f"(log_updates > {OVERGROWN_UPDATES} OR log_bytes > {OVERGROWN_BYTES})"
+"""Documents in the index of long logs.  A query must repeat it word for word to use the index."""
+
+VERSION_1 = (
+    """CREATE TABLE store (
+        name TEXT PRIMARY KEY, value BLOB NOT NULL, checksum INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE documents (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        born INTEGER NOT NULL,
+        last INTEGER NOT NULL DEFAULT 0,
+        log_updates INTEGER NOT NULL DEFAULT 0,
+        log_bytes INTEGER NOT NULL DEFAULT 0,
+        checkpoint_bytes INTEGER NOT NULL DEFAULT 0,
+        pending_updates INTEGER NOT NULL DEFAULT 0,
+        quarantined_updates INTEGER NOT NULL DEFAULT 0,
+        quarantined_bytes INTEGER NOT NULL DEFAULT 0
+    ) STRICT""",
+    # Only documents with long logs are in it, and its key never changes: an append to a short
+    # log does not touch it, and what is in it is what compaction is about to fold.
+    f"CREATE INDEX documents_overgrown ON documents (id) WHERE {OVERGROWN}",
+    """CREATE TABLE log (
+        sequence INTEGER PRIMARY KEY,
+        document INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        content BLOB NOT NULL
+    ) STRICT""",
+    "CREATE INDEX log_by_document ON log (document)",
+    """CREATE TABLE checkpoints (
+        document INTEGER PRIMARY KEY,
+        through INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        head BLOB NOT NULL,
+        state BLOB NOT NULL
+    ) STRICT""",
+    """CREATE TABLE pending (
+        document INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        source TEXT NOT NULL,
+        content BLOB NOT NULL,
+        UNIQUE (document, number)
+    ) STRICT""",
+    """CREATE TABLE quarantine (
+        number INTEGER PRIMARY KEY,
+        document INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        code INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        source TEXT NOT NULL,
+        content BLOB NOT NULL
+    ) STRICT""",
+    "CREATE INDEX quarantine_by_document ON quarantine (document)",
+    """CREATE TABLE document_values (
+        document INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        checksum INTEGER NOT NULL,
+        content BLOB NOT NULL,
+        UNIQUE (document, key)
+    ) STRICT""",
+    """CREATE TABLE replica_values (
+        key TEXT NOT NULL UNIQUE, checksum INTEGER NOT NULL, content BLOB NOT NULL
+    ) STRICT""",
+    "CREATE TABLE remotes (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT",
+    """CREATE TABLE outbox (
+        remote INTEGER NOT NULL,
+        document INTEGER NOT NULL,
+        through INTEGER NOT NULL,
+        PRIMARY KEY (remote, document)
+    ) STRICT, WITHOUT ROWID""",
+)
+
+
+def _create(connection: Connection) -> None:
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for statement in VERSION_1:
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create,)
+"""The migration at index n makes version n + 1 of version n; 0 is an empty file."""
+
+
+def check_format(
+    connection: Connection, migrations: Sequence[Callable[[Connection], None]] = MIGRATIONS
+) -> int:
+    """The version of the file's format, 0 for an empty file.
+
+    Raises `StoreTooNew`, and `StoreCorrupt` for a database that is not a store.
+    """
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application == 0 and version == 0:
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if tables == 0:
+            return 0
+    if application != APPLICATION_ID:
+        raise StoreCorrupt(
+            "the file is a SQLite database, but not a store of crdt-state; name another file"
+        )
+    if version > len(migrations):
+        raise StoreTooNew(
+            f"the file has format {version}, and this version of crdt-state knows formats up to "
+            f"{len(migrations)}; install a later version"
+        )
+    return version
+
+
+def migrate(
+    connection: Connection, migrations: Sequence[Callable[[Connection], None]] = MIGRATIONS
+) -> int:
+    """Bring the file to the last format in one transaction; return the version it had."""
+    before = check_format(connection, migrations)
+    if before < len(migrations):
+        with transaction(connection, is_writing=True):
+            for step in migrations[before:]:
+                step(connection)
+            connection.execute(f"PRAGMA user_version = {len(migrations)}")
+    return before

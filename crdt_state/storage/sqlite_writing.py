@@ -1,0 +1,392 @@
+"""Carrying out writes: one group of calls, one transaction, one sync.
+
+`commit_group` is the only function that changes documents.  It is synchronous and holds the
+connection from `BEGIN IMMEDIATE` to `COMMIT`; whoever awaits it cannot leave half a group
+behind.  Updates of all calls are collected and written with one `executemany` a table; any other
+kind of write first writes out what was collected, so that the order of the calls is kept.
+
+A call that what is stored can refuse (a fold, a pending entry) runs in a savepoint: it alone is
+undone, and its neighbours are committed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crdt_state.errors import FoldOutdated, WriteInvalid
+from crdt_state.storage.checksums import checksum, log_checksum, log_salt
+from crdt_state.storage.contract import (
+    Append,
+    ClearOutbox,
+    Fold,
+    Forget,
+    Hold,
+    Release,
+    Sequence,
+    SetAside,
+    SetMetadata,
+)
+from crdt_state.storage.sqlite_connection import transaction
+from crdt_state.storage.sqlite_identity import read_fact, write_fact
+from crdt_state.storage.validity import CONDITIONAL
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence as Many
+    from typing import TypeAlias
+
+    from crdt_state.identifiers import DocumentId
+    from crdt_state.limits import Limits
+    from crdt_state.storage.contract import Write
+    from crdt_state.storage.sqlite_connection import Connection
+
+    Outcome: TypeAlias = Sequence | WriteInvalid
+
+__all__ = ["commit_group"]
+
+GROW_DOCUMENT = """
+    INSERT INTO documents (name, born, last, log_updates, log_bytes) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (name) DO UPDATE SET last = excluded.last,
+        log_updates = log_updates + excluded.log_updates,
+        log_bytes = log_bytes + excluded.log_bytes"""
+INSERT_UPDATE = """
+    INSERT INTO log (sequence, document, checksum, content)
+    VALUES (?, (SELECT id FROM documents WHERE name = ?), ?, ?)"""
+# Nothing is selected, hence nothing owed, for a document that has no update.
+OWE = """
+    INSERT OR REPLACE INTO outbox (remote, document, through)
+    SELECT remotes.id, documents.id, documents.last FROM remotes, documents
+    WHERE remotes.name = ? AND documents.name = ? AND documents.last > 0"""
+
+
+def commit_group(connection: Connection, calls: Many[Many[Write]], limits: Limits) -> list[Outcome]:
+    """Carry out `calls` in their order; one outcome for each.
+
+    An outcome is the store's greatest sequence after the call, or why it was refused.  When
+    this raises, nothing of the group was stored.  `calls` have passed `checked_bytes`.
+    """
+    with transaction(connection, is_writing=True):
+        group = _Group(connection, limits)
+        outcomes = [group.carry_out(call) for call in calls]
+        group.finish()
+    return outcomes
+
+
+class _Group:
+    """The inside of one transaction.
+
+    Sequences and numbers are counted here and written back once, by `finish`.
+    """
+
+    def __init__(self, connection: Connection, limits: Limits) -> None:
+        self.connection = connection
+        self.limits = limits
+        self.sequence = self.sequence_before = _count(read_fact(connection, "sequence"))
+        self.number = self.number_before = _count(read_fact(connection, "number"))
+        # Collected until `write_out`: rows of the log; per document its sequence before, its
+        # last, updates and bytes; who is owed which document.
+        self.rows: list[tuple[int, str, int, bytes]] = []
+        self.grown: dict[DocumentId, list[int]] = {}
+        self.owed: dict[tuple[str, DocumentId], None] = {}
+
+    def carry_out(self, call: Many[Write]) -> Outcome:
+        """One call, whole or not at all."""
+        for write in call:
+            if type(write) in CONDITIONAL:
+                return self.try_out(call)
+        for write in call:
+            if type(write) is Append and not write.released:
+                self.collect(write)
+            else:
+                self.write_out()
+                self.one(write)
+        return Sequence(self.sequence)
+
+    def try_out(self, call: Many[Write]) -> Outcome:
+        """One call that what is stored may refuse."""
+        self.write_out()
+        sequence, number = self.sequence, self.number
+        self.connection.execute("SAVEPOINT call")
+        try:
+            for write in call:
+                self.one(write)
+            self.write_out()
+        except WriteInvalid as refusal:
+            self.rows.clear()
+            self.grown.clear()
+            self.owed.clear()
+            self.sequence, self.number = sequence, number
+            self.connection.execute("ROLLBACK TO call")
+            return refusal
+        finally:
+            if self.connection.in_transaction:
+                self.connection.execute("RELEASE call")
+        return Sequence(self.sequence)
+
+    def finish(self) -> None:
+        """Write what is still collected, and the counts."""
+        self.write_out()
+        if self.sequence != self.sequence_before:
+            write_fact(self.connection, "sequence", self.sequence.to_bytes(8))
+        if self.number != self.number_before:
+            write_fact(self.connection, "number", self.number.to_bytes(8))
+
+    def collect(self, write: Append) -> None:
+        """Give the updates their sequences; they are written by `write_out`."""
+        document = write.document
+        if write.updates:
+            sequence = self.sequence
+            grown = self.grown.get(document)
+            if grown is None:
+                # The salt is kept beside the counts: it is the same for all rows.
+                grown = self.grown[document] = [sequence, 0, 0, 0, log_salt(document)]
+            salt = grown[4]
+            for update in write.updates:
+                sequence += 1
+                self.rows.append((sequence, document, log_checksum(salt, sequence, update), update))
+                grown[3] += len(update)
+            grown[1] = self.sequence = sequence
+            grown[2] += len(write.updates)
+        for remote in write.unsent_to:
+            self.owed[remote, document] = None
+
+    def write_out(self) -> None:
+        """Write what was collected."""
+        if self.rows:
+            self.connection.executemany(
+                GROW_DOCUMENT,
+                [
+                    (document, born, last, updates, size)
+                    for document, (born, last, updates, size, _) in self.grown.items()
+                ],
+            )
+            self.connection.executemany(INSERT_UPDATE, self.rows)
+            self.rows = []
+            self.grown = {}
+        if self.owed:
+            self.connection.executemany(
+                "INSERT OR IGNORE INTO remotes (name) VALUES (?)",
+                [(remote,) for remote in dict.fromkeys(remote for remote, _ in self.owed)],
+            )
+            self.connection.executemany(OWE, list(self.owed))
+            self.owed = {}
+
+    def one(self, write: Write) -> None:
+        """Any write; what was collected before it has been written out."""
+        match write:
+            case Append():
+                self.release(write.document, write.released)
+                self.collect(write)
+                self.write_out()
+            case Hold():
+                self.hold(write)
+            case Release(document, numbers):
+                self.release(document, numbers)
+            case SetAside():
+                self.set_aside(write)
+            case Fold():
+                self.fold(write)
+            case ClearOutbox(remote, document, through):
+                self.clear_outbox(remote, document, through)
+            case SetMetadata(key, value, document):
+                self.set_metadata(key, value, document)
+            case Forget(document):
+                self.forget(document)
+
+    def known(self, document: DocumentId) -> int | None:
+        """The row id of a document, or None where there is none."""
+        row = self.connection.execute(
+            "SELECT id FROM documents WHERE name = ?", (document,)
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def born(self, document: DocumentId) -> int:
+        """The row id of a document, which is made where there is none."""
+        self.connection.execute(
+            "INSERT OR IGNORE INTO documents (name, born) VALUES (?, ?)", (document, self.sequence)
+        )
+        row_id = self.known(document)
+        assert row_id is not None  # noqa: S101 - made by the statement before
+        return row_id
+
+    def hold(self, write: Hold) -> None:
+        """Keep an update that waits for others."""
+        row_id = self.born(write.document)
+        taken = self.connection.execute(
+            "SELECT 1 FROM pending WHERE document = ? AND number = ?", (row_id, write.number)
+        ).fetchone()
+        if taken:
+            raise WriteInvalid(
+                f"{write.document!r} already has a pending entry {write.number}; take a greater one"
+            )
+        self.connection.execute(
+            "INSERT INTO pending (document, number, checksum, at, source, content) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                row_id,
+                write.number,
+                checksum("pending", write.document, write.number, write.update),
+                write.at,
+                write.source,
+                write.update,
+            ),
+        )
+        self.count_pending(row_id)
+
+    def release(self, document: DocumentId, numbers: tuple[int, ...]) -> None:
+        """Let go of pending entries."""
+        row_id = self.known(document) if numbers else None
+        if row_id is None:
+            return
+        self.connection.executemany(
+            "DELETE FROM pending WHERE document = ? AND number = ?",
+            [(row_id, number) for number in numbers],
+        )
+        self.count_pending(row_id)
+
+    def count_pending(self, row_id: int) -> None:
+        """Counted anew: entries are few, and numbers to release may not be there."""
+        self.connection.execute(
+            "UPDATE documents SET pending_updates = "
+            "(SELECT count(*) FROM pending WHERE document = ?) WHERE id = ?",
+            (row_id, row_id),
+        )
+
+    def set_aside(self, write: SetAside) -> None:
+        """Put an update into quarantine, and let the oldest go beyond the bounds."""
+        row_id = self.born(write.document)
+        self.number += 1
+        self.connection.execute(
+            "INSERT INTO quarantine "
+            "(number, document, checksum, at, code, reason, source, content) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                self.number,
+                row_id,
+                checksum("quarantine", write.document, self.number, write.update),
+                write.at,
+                write.code,
+                write.reason,
+                write.source,
+                write.update,
+            ),
+        )
+        entries, size = self.connection.execute(
+            "SELECT quarantined_updates + 1, quarantined_bytes + ? FROM documents WHERE id = ?",
+            (len(write.update), row_id),
+        ).fetchone()
+        oldest = self.connection.execute(
+            "SELECT number, length(content) FROM quarantine WHERE document = ? AND number < ? "
+            "ORDER BY number LIMIT ?",
+            (row_id, self.number, entries if self.is_overfull(entries, size) else 0),
+        ).fetchall()
+        for number, length in oldest:
+            if not self.is_overfull(entries, size):
+                break
+            self.connection.execute("DELETE FROM quarantine WHERE number = ?", (number,))
+            entries -= 1
+            size -= length
+        self.connection.execute(
+            "UPDATE documents SET quarantined_updates = ?, quarantined_bytes = ? WHERE id = ?",
+            (entries, size, row_id),
+        )
+
+    def is_overfull(self, entries: int, size: int) -> bool:
+        """Whether a document's quarantine is beyond its bounds."""
+        return (
+            entries > self.limits.quarantine_entries_max or size > self.limits.quarantine_bytes_max
+        )
+
+    def fold(self, write: Fold) -> None:
+        """Replace the beginning of a log by a checkpoint."""
+        row = self.connection.execute(
+            "SELECT documents.id, max(born + 1, coalesce(through, 0)), last "
+            "FROM documents LEFT JOIN checkpoints ON document = documents.id WHERE name = ?",
+            (write.document,),
+        ).fetchone()
+        if row is None:
+            raise FoldOutdated(f"there is no document {write.document!r} to fold")
+        row_id, first, last = row
+        if not first <= write.through <= last:
+            raise FoldOutdated(
+                f"{write.document!r} cannot be folded through {write.through}: its log reaches "
+                f"from {first} to {last}; read it again and fold anew"
+            )
+        updates, size = self.connection.execute(
+            "SELECT count(*), coalesce(sum(length(content)), 0) FROM log "
+            "WHERE document = ? AND sequence <= ?",
+            (row_id, write.through),
+        ).fetchone()
+        self.connection.execute(
+            "DELETE FROM log WHERE document = ? AND sequence <= ?", (row_id, write.through)
+        )
+        self.connection.execute(
+            "INSERT OR REPLACE INTO checkpoints (document, through, checksum, head, state) "
+            "VALUES (?, ?, ?, ?, ?)",
+            (
+                row_id,
+                write.through,
+                checksum("checkpoint", write.document, write.through, write.state, write.head),
+                write.head,
+                write.state,
+            ),
+        )
+        self.connection.execute(
+            "UPDATE documents SET log_updates = log_updates - ?, log_bytes = log_bytes - ?, "
+            "checkpoint_bytes = ? WHERE id = ?",
+            (updates, size, len(write.state) + len(write.head), row_id),
+        )
+
+    def clear_outbox(self, remote: str, document: DocumentId, through: int) -> None:
+        """Take a document out of what a remote is owed."""
+        self.connection.execute("INSERT OR IGNORE INTO remotes (name) VALUES (?)", (remote,))
+        self.connection.execute(
+            "DELETE FROM outbox WHERE remote = (SELECT id FROM remotes WHERE name = ?) "
+            "AND document = (SELECT id FROM documents WHERE name = ?) AND through <= ?",
+            (remote, document, through),
+        )
+
+    def set_metadata(self, key: str, value: bytes | None, document: DocumentId | None) -> None:
+        """Set or remove one value."""
+        if document is None:
+            if value is None:
+                self.connection.execute("DELETE FROM replica_values WHERE key = ?", (key,))
+                return
+            self.connection.execute(
+                "INSERT OR REPLACE INTO replica_values (key, checksum, content) VALUES (?, ?, ?)",
+                (key, checksum("replica_value", key, 0, value), value),
+            )
+        elif value is None:
+            self.connection.execute(
+                "DELETE FROM document_values WHERE key = ? "
+                "AND document = (SELECT id FROM documents WHERE name = ?)",
+                (key, document),
+            )
+        else:
+            self.connection.execute(
+                "INSERT OR REPLACE INTO document_values (document, key, checksum, content) "
+                "VALUES (?, ?, ?, ?)",
+                (
+                    self.born(document),
+                    key,
+                    checksum("document_value", document, 0, key.encode(), value),
+                    value,
+                ),
+            )
+
+    def forget(self, document: DocumentId) -> None:
+        """Remove every row of a document."""
+        row_id = self.known(document)
+        if row_id is None:
+            return
+        for table in ("log", "checkpoints", "pending", "quarantine", "document_values"):
+            self.connection.execute(f"DELETE FROM {table} WHERE document = ?", (row_id,))  # noqa: S608
+        # Through the remotes, because the key of an outbox entry begins with one.
+        self.connection.execute(
+            "DELETE FROM outbox WHERE document = ? AND remote IN (SELECT id FROM remotes)",
+            (row_id,),
+        )
+        self.connection.execute("DELETE FROM documents WHERE id = ?", (row_id,))
+
+
+def _count(value: bytes | None) -> int:
+    return 0 if value is None else int.from_bytes(value)
