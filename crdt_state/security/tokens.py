@@ -217,7 +217,7 @@ def _keys_from_json(text: str, limits: Limits) -> tuple[TokenKey, ...]:
     return tuple(keys)
 
 
-class _OtherKey(Exception):  # noqa: N818 - not an error, a reason to go on
+class _OtherKey(Exception):
     """A key of a JWKS that is there for somebody else."""
 
 
