@@ -7,6 +7,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
 	--python-version 3.11 --custom-compile-command 'make lock'
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
+NODE_PACKAGES := tests/js/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check style types imports verify demo bench lock system-packages clean
@@ -20,7 +21,7 @@ run: $(VENV)/.run ## the server, in the foreground (HOST, PORT and CRDT_STATE_ST
 demo: $(VENV)/.run ## three replicas, a server that is killed, and a table that shows they end equal
 	@$(BIN)/crdt-state demo
 
-test: $(VENV)/.test tests/js/node_modules/.package-lock.json ## the tests, with a seeded sample of the long ones
+test: $(VENV)/.test $(NODE_PACKAGES) ## the tests, with a seeded sample of the long ones
 	@$(BIN)/python -m pytest -q -m "not full"
 
 style: $(VENV)/.test ## formatting and lint
@@ -35,8 +36,8 @@ imports: $(VENV)/.test ## import directions and the owners of third-party packag
 
 check: style types imports test ## all of the above: what CI runs
 
-verify: $(VENV)/.test tests/js/node_modules/.package-lock.json ## every claim in full (about half an hour)
-	@$(BIN)/python -m pytest -v -m "full"
+verify: $(VENV)/.test $(NODE_PACKAGES) bench demo ## every claim in full (about half an hour)
+	@$(BIN)/python -m pytest -v -m full
 
 bench: $(VENV)/.bench ## the benchmarks, beside their floors
 	@$(BIN)/python -m benchmarks
@@ -47,7 +48,7 @@ lock: ## write the lock files anew from pyproject.toml (needs uv)
 	  $(LOCK) --group pyproject.toml:$$group -c requirements/run.txt -o requirements/$$group.txt; done
 
 system-packages: ## what only apt has (as root); none of the commands above needs it
-	@echo "nothing to install yet"
+	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq nodejs npm; }
 
 clean: ## forget the environment and caches
 	rm -rf $(VENV) tests/js/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -69,3 +70,7 @@ $(VENV)/.test: $(VENV)/.run requirements/test.txt
 $(VENV)/.bench: $(VENV)/.test requirements/bench.txt
 	@$(PIP_INSTALL) --require-hashes -r requirements/bench.txt
 	@touch $@
+
+$(NODE_PACKAGES): tests/js/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/js && $(NPM_CI); \
+	  else echo "npm is not installed: tests that need Node are skipped"; fi

@@ -31,7 +31,8 @@
     │   ├── EditNotStored               our own user's edit is not on the disk; it is handed back
     │   └── StoreTooNew                 written by a later version of this software
     ├── EngineFailed                    the native engine panicked: the document must be rebuilt
-    └── WorkerFailed                    a worker process did not bring its job to an end
+    ├── WorkerFailed                    a worker process did not bring its job to an end
+    └── DemonstrationFailed             a process of `crdt-state demo` did not do its part
 
 Codes 4400 to 4499 are close codes of a WebSocket (RFC 6455, section 7.4.2) and are what a
 stock Yjs client sees; our own client turns them back into these classes.
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CrdtStateError",
+    "DemonstrationFailed",
     "DependsOnRefused",
     "DocumentClosed",
     "DocumentSetAside",
@@ -325,6 +327,10 @@ class WorkerFailed(CrdtStateError):
     def is_by_document(self) -> bool:
         """Whether the document's bytes are to blame, and not the machine."""
         return self.cause != "not started"
+
+
+class DemonstrationFailed(CrdtStateError):
+    """A process of `crdt-state demo` did not do its part; says which, and what it said."""
 
 
 class ObserversFailed(CrdtStateError, ExceptionGroup[Exception]):

@@ -74,11 +74,14 @@ class Limits:
 
     # The wire (protocol, transport).
     message_bytes_max: int = 32 * 1024 * 1024
+    unfinished_bytes_max: int = 256 * 1024 * 1024
+    state_vector_bytes_max: int = 4 * 1024 * 1024
     awareness_bytes_max: int = 64 * 1024
     awareness_total_bytes_max: int = 16 * 1024 * 1024
     awareness_clients_max: int = 10_000
     peer_queue_bytes_max: int = 8 * 1024 * 1024
     peer_slow_seconds_max: float = 30.0
+    large_answers_bytes_max: int = 64 * 1024 * 1024
     connections_max: int = 20_000
     connections_per_address_max: int = 5_000
     handshake_seconds_max: float = 10.0

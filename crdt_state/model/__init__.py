@@ -9,6 +9,7 @@ from crdt_state.model.counter import Counter, CounterEvent
 from crdt_state.model.document import Document
 from crdt_state.model.list import List, ListEvent
 from crdt_state.model.map import Map, MapEvent
+from crdt_state.model.movable import MovableList
 from crdt_state.model.positions import Position, Side
 from crdt_state.model.register import (
     LwwRegister,

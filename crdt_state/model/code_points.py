@@ -1,14 +1,14 @@
 """A text as code points, for an engine that counts bytes.
 
 A copy of the text in chunks of about a thousand characters, which answers "where does code point
-i begin in bytes of UTF-8" (and in UTF-16 units, for positions) without reading the whole text.
-Edits are near one another, so the chunk of the last answer is remembered and the search walks
-from there; in a chunk of ASCII, which Python knows in constant time, all three counts agree.
+i begin in bytes of UTF-8" without reading the whole text.  Edits are near one another, so the
+chunk of the last answer is remembered and the search walks from there; in a chunk of ASCII, which
+Python knows in constant time, both counts agree.
 
-An embedded value is one `EMBED` here and counts 1 in all three measures, as it does in Yjs.
+An embedded value is one `EMBED` here and counts 1 in both measures, as it does in Yjs.
 `EMBED` is a lone surrogate, which no stored string can hold.
 
-1. `len`, bytes and units are those of the text that was inserted and not deleted.
+1. `length` and bytes are those of the text that was inserted and not deleted.
 2. No chunk is empty unless the text is, and none is longer than `CHUNK_MAX`.
 """
 
@@ -17,9 +17,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-__all__ = ["EMBED", "CodePoints", "byte_length", "unit_length"]
+__all__ = ["EMBED", "CodePoints", "byte_length"]
 
 EMBED = "\udfff"
 
@@ -32,13 +32,6 @@ def byte_length(text: str) -> int:
     if text.isascii():
         return len(text)
     return len(text.encode(errors="surrogatepass")) - 2 * text.count(EMBED)
-
-
-def unit_length(text: str) -> int:
-    """UTF-16 units, an `EMBED` counting 1."""
-    if text.isascii():
-        return len(text)
-    return len(text.encode("utf-16-le", errors="surrogatepass")) // 2
 
 
 class CodePoints:
@@ -78,24 +71,7 @@ class CodePoints:
         chunk, rest = self._chunks[self._at], byte - self._byte
         if chunk.isascii():
             return self._point + rest
-        return self._point + _points_in(chunk, rest, byte_length)
-
-    def unit_of(self, point: int) -> int:
-        """How many UTF-16 units lie before code point `point`."""
-        self._seek(point)
-        before = sum(map(unit_length, self._chunks[: self._at]))
-        return before + unit_length(self._chunks[self._at][: point - self._point])
-
-    def point_of_unit(self, unit: int) -> int:
-        """How many code points lie before UTF-16 unit `unit`; inside a pair counts as before it."""
-        point = 0
-        for chunk in self._chunks:
-            units = unit_length(chunk)
-            if unit <= units:
-                return point + _points_in(chunk, unit, unit_length)
-            unit -= units
-            point += len(chunk)
-        return self.length
+        return self._point + _points_in(chunk, rest)
 
     def slice(self, start: int, end: int) -> str:
         """The characters from `start` to `end`."""
@@ -193,12 +169,12 @@ class CodePoints:
         self._at += 1
 
 
-def _points_in(text: str, size: int, measure: Callable[[str], int]) -> int:
-    """How many characters at the front of `text` measure at most `size`; by bisection."""
+def _points_in(text: str, size: int) -> int:
+    """How many characters at the front of `text` take at most `size` bytes; by bisection."""
     low, high = 0, min(size, len(text))
     while low < high:
         middle = (low + high + 1) // 2
-        if measure(text[:middle]) <= size:
+        if byte_length(text[:middle]) <= size:
             low = middle
         else:
             high = middle - 1

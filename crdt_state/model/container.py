@@ -12,9 +12,9 @@ The order after a transaction, so that no callback ever reads a stale copy:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from crdt_state.model.callbacks import subscribe
 from crdt_state.model.engine import NativeArray, NativeMap, NativeText
 
 if TYPE_CHECKING:
@@ -108,13 +108,7 @@ class Container(Generic[Native, EventT]):
         `ObserversFailed`, after everybody has been called.
         """
         self._follow()
-        self._callbacks.append(callback)
-
-        def unsubscribe() -> None:
-            if callback in self._callbacks:
-                self._callbacks.remove(callback)
-
-        return unsubscribe
+        return subscribe(self._callbacks, callback)
 
     def watch(self, callback: Callable[[EventT], None]) -> Callable[[], None]:
         """Like `observe`, but at once, before any application's callback (for machinery).
@@ -122,8 +116,7 @@ class Container(Generic[Native, EventT]):
         Other containers may not be up to date yet; `callback` must neither write nor raise.
         """
         self._follow()
-        self._watchers.append(callback)
-        return partial(self._watchers.remove, callback)
+        return subscribe(self._watchers, callback)
 
     def track_by(self, undo: NativeUndo) -> None:
         """Let an undo manager of the engine watch this."""

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from crdt_state.errors import LimitExceeded, ObserversFailed, RootTypeConflict, UsageError
 from crdt_state.limits import DEFAULT_LIMITS, Limits
+from crdt_state.model.callbacks import subscribe
 from crdt_state.model.container import Cause, Container
 from crdt_state.model.counter import Counter
-from crdt_state.model.engine import EMPTY_VECTOR, NativeDocument, RootKind
-from crdt_state.model.layout import KIND_SUFFIXES
+from crdt_state.model.engine import NativeDocument, RootKind
+from crdt_state.model.layout import KIND_SUFFIXES, kind_of_root
 from crdt_state.model.list import List
 from crdt_state.model.map import Map
 from crdt_state.model.movable import MovableList
 from crdt_state.model.register import LwwRegister, MultiValueRegister
 from crdt_state.model.set import Set
+from crdt_state.model.state import EMPTY_VECTOR
 from crdt_state.model.text import Text
 from crdt_state.model.undo import UndoStack
 from crdt_state.model.values import check_key
@@ -132,10 +134,11 @@ class Document:
         Kinds are `text`, `map`, `list`, `xml`, or one of ours (`counter`, `set`, …), which
         their names tell (PROTOCOL.md).
         """
-        return {
-            name: _kind_by_name(name) or (None if kind is None else kind.value)
-            for name, kind in self._native.roots().items()
-        }
+        kinds: dict[str, str | None] = {}
+        for name, kind in self._native.roots().items():
+            ours = kind_of_root(name)
+            kinds[name] = ours[1] if ours else kind and kind.value
+        return kinds
 
     # --- changing
 
@@ -188,13 +191,7 @@ class Document:
 
         It runs before any `observe` callback of a container.  Returns the off switch.
         """
-        self._update_callbacks.append(callback)
-
-        def unsubscribe() -> None:
-            if callback in self._update_callbacks:
-                self._update_callbacks.remove(callback)
-
-        return unsubscribe
+        return subscribe(self._update_callbacks, callback)
 
     def later(self, callback: Callable[..., None], *arguments: object) -> None:
         """Run an application's callback when all containers are up to date (for containers)."""
@@ -248,9 +245,9 @@ class Document:
     def _plain(
         self, kind: type[AnyContainer], name: str, make: Callable[[], AnyContainer]
     ) -> AnyContainer:
-        ours = _kind_by_name(check_key(name, limits=self.limits, path="name"))
+        ours = kind_of_root(check_key(name, limits=self.limits, path="name"))
         if ours is not None:
-            raise RootTypeConflict(name, ours, kind.kind)
+            raise RootTypeConflict(name, ours[1], kind.kind)
         return self._once(kind, name, make)
 
     def _on_array(self, kind: type[ArrayKind], name: str, codec: Codec | None) -> ArrayKind:
@@ -381,10 +378,3 @@ ArrayKind = TypeVar("ArrayKind", Set, MovableList, LwwRegister, MultiValueRegist
 
 _SUFFIX_OF = {kind: suffix for suffix, kind in KIND_SUFFIXES.items()}
 _ROOT_KINDS = {"text": RootKind.TEXT, "map": RootKind.MAP, "list": RootKind.LIST}
-
-
-def _kind_by_name(root: str) -> str | None:
-    for suffix, kind in KIND_SUFFIXES.items():
-        if root.endswith(suffix):
-            return kind
-    return None

@@ -34,15 +34,15 @@ from crdt_state.model.crowd import crowded
 from crdt_state.model.inspect import inspect
 from crdt_state.model.inspection import Erasing, Survey, Typing
 from crdt_state.model.ranges import Intervals, PairTable, Range, Run
-from crdt_state.model.update import decode_state_vector, encode_state_vector
+from crdt_state.model.state import decode_state_vector, encode_state_vector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from crdt_state.limits import Limits
     from crdt_state.model.inspection import Inspection, Placement
+    from crdt_state.model.ranges import Place
     from crdt_state.model.stroke import Stroke
-    from crdt_state.model.update import Place
 
 __all__ = ["Head"]
 

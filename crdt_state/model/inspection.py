@@ -18,7 +18,7 @@ from crdt_state.model.update import GC, SKIP, TYPE, UNBOUNDED, UpdateReader
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from crdt_state.model.update import Place
+    from crdt_state.model.ranges import Place
 
 __all__ = ["Container", "Erasing", "Inspection", "Placement", "Survey", "Typing"]
 
@@ -26,7 +26,7 @@ _BEYOND_BASIC_PLANE = re.compile("[\U00010000-\U0010ffff]+")
 
 
 class Container(NamedTuple):
-    """A nested type that an update makes: its item, and where that item hangs."""
+    """A nested type that an update makes: the place of its item."""
 
     client: int
     clock: int
@@ -97,11 +97,6 @@ class Typing(NamedTuple):
         """Names of roots that it writes to explicitly."""
         return frozenset()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether it brings neither structs nor deletes."""
-        return False
-
     def crowd(self, vector: Mapping[int, int]) -> Mapping[bytes, int]:
         """Contested places -> how many structs beyond `vector` it puts there; see `crowded`."""
         if not self.anchor or self.end <= vector.get(self.client, 0):
@@ -123,13 +118,11 @@ class Typing(NamedTuple):
         """Where second halves of surrogate pairs stand in what it brings."""
         return ()
 
-    @property
-    def cuts(self) -> tuple[Place, ...]:
-        """Counters before which it needs a boundary: beside what it inserts and deletes."""
-        return self.cuts_beyond({})
-
     def cuts_beyond(self, vector: Mapping[int, int]) -> tuple[Place, ...]:
-        """The same, of structs that are not held by `vector`."""
+        """Counters before which structs beyond `vector` need a boundary: beside what they insert.
+
+        The ends of `deletes` need one too.
+        """
         if self.end <= vector.get(self.client, 0):
             return ()
         cuts = [(self.origin[0], self.origin[1] + 1)]
@@ -186,11 +179,6 @@ class Erasing(NamedTuple):
         """None."""
         return frozenset()
 
-    @property
-    def is_empty(self) -> bool:
-        """It deletes something."""
-        return False
-
     def crowd(self, vector: Mapping[int, int]) -> Mapping[bytes, int]:
         """Nothing."""
         return {}
@@ -210,13 +198,8 @@ class Erasing(NamedTuple):
         """None."""
         return ()
 
-    @property
-    def cuts(self) -> tuple[Place, ...]:
-        """Both ends of the range."""
-        return ((self.client, self.start), (self.client, self.end))
-
     def cuts_beyond(self, vector: Mapping[int, int]) -> tuple[Place, ...]:
-        """Those of structs: none."""
+        """None: it has no structs."""
         return ()
 
     def placements(self) -> Iterator[Placement]:
@@ -243,25 +226,12 @@ class Survey:
     has_pairs: bool
 
     @property
-    def is_empty(self) -> bool:
-        """Whether it brings neither structs nor deletes."""
-        return not self.ranges and not self.deletes
-
-    @property
     def second_halves(self) -> tuple[Run, ...]:
         """Where second halves of surrogate pairs stand in what it brings."""
         return tuple(self._second_halves()) if self.has_pairs else ()
 
-    @property
-    def cuts(self) -> tuple[Place, ...]:
-        """Counters before which it needs a boundary: beside what it inserts and deletes."""
-        cuts = dict.fromkeys(self.cuts_beyond({}))
-        for client, start, end in self.deletes:
-            cuts[client, start] = cuts[client, end] = None
-        return tuple(cuts)
-
     def cuts_beyond(self, vector: Mapping[int, int]) -> tuple[Place, ...]:
-        """Those of structs that are not held by `vector`, without those of deletes."""
+        """See `Typing`."""
         return tuple(dict.fromkeys(self._cuts(vector)))
 
     def crowd(self, vector: Mapping[int, int]) -> Mapping[bytes, int]:

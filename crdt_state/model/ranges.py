@@ -7,15 +7,21 @@ here is half open: `end` is the first counter that is not in the range.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Intervals", "PairTable", "Range", "Run", "merged"]
+__all__ = ["COUNTER_MAX", "Intervals", "PairTable", "Place", "Range", "Run", "merged"]
 
+COUNTER_MAX: Final = 2**31 - 1
+"""The greatest counter that both engines compute with: yrs uses signed 32 bits."""
 
-_MANY = 16
+Place: TypeAlias = tuple[int, int]
+"""(client id, counter): one UTF-16 unit or value, for ever."""
+
+# From so many added ranges on, one merge of all is cheaper than an insertion each.
+_MANY: Final = 16
 
 
 class Range(NamedTuple):

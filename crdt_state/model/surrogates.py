@@ -31,6 +31,7 @@ from crdt_state.identifiers import CLIENT_ID_MAX
 from crdt_state.lib0 import encode_string, encode_varuint
 from crdt_state.model.inspect import inspect
 from crdt_state.model.ranges import Intervals, PairTable, Range, merged
+from crdt_state.model.state import encode_deletes
 from crdt_state.model.update import HAS_ORIGIN, HAS_RIGHT_ORIGIN, STRING, UpdateReader
 
 if TYPE_CHECKING:
@@ -203,15 +204,8 @@ def _replaced(text: str, harmed: Iterable[re.Match[str]]) -> str:
 
 def _deletion(halves: Iterable[Range]) -> bytes:
     """An update that only deletes these ranges."""
-    ranges: dict[int, list[Range]] = {}
-    for here in merged(halves):
-        ranges.setdefault(here.client, []).append(here)
-    numbers = [0, len(ranges)]
-    for client, ours in ranges.items():
-        numbers += [client, len(ours)]
-        for _, start, end in ours:
-            numbers += [start, end - start]
-    return b"".join(map(encode_varuint, numbers))
+    no_structs = b"\0"
+    return no_structs + encode_deletes(merged(halves))
 
 
 def _insertion(returning: Sequence[tuple[Split, str]]) -> bytes:

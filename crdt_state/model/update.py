@@ -23,18 +23,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, NoReturn
 
 from crdt_state.errors import UpdateMalformed, UpdateTooLarge
-from crdt_state.lib0 import CodingError, Reader, encode_varuint
+from crdt_state.lib0 import VARUINT_MAX
 from crdt_state.limits import DEFAULT_LIMITS
-from crdt_state.model.ranges import Range
+from crdt_state.model.ranges import COUNTER_MAX, Range
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from crdt_state.limits import Limits
+    from crdt_state.model.ranges import Place
 
 __all__ = [
-    "COUNTER_MAX",
-    "EMPTY_UPDATE",
     "GC",
     "SKIP",
     "STRING",
@@ -42,14 +41,7 @@ __all__ = [
     "Struct",
     "UNBOUNDED",
     "UpdateReader",
-    "decode_state_vector",
-    "encode_state_vector",
 ]
-
-EMPTY_UPDATE = b"\0\0"
-
-COUNTER_MAX = 2**31 - 1
-CLIENT_MAX = 2**53 - 1
 
 # Kinds of struct, the low five bits of its first byte.  JSON is what Yjs before 13 wrote for
 # ANY; yrs reads one string too many there, so that it is refused like a kind of the future.
@@ -68,9 +60,6 @@ NAMED_TYPE_REF = 3
 BYTES, ARRAY, OBJECT, TEXT, TRUE, FALSE, INT64, FLOAT64, FLOAT32, INTEGER, NULL, UNDEFINED = range(
     116, 128
 )
-
-Place = tuple[int, int]
-"""(client, counter): one unit of content."""
 
 
 class Struct(NamedTuple):
@@ -104,34 +93,6 @@ UNBOUNDED = replace(
     value_depth_max=2**53,
 )
 """For bytes that were let in before: the grammar binds them, limits of today do not."""
-
-
-def decode_state_vector(data: bytes) -> dict[int, int]:
-    """Client -> counter, strictly.  Raises `UpdateMalformed`."""
-    reader = Reader(data)
-    vector: dict[int, int] = {}
-    try:
-        for _ in range(_plausible(reader.varuint(), len(data) // 2)):
-            client = reader.varuint()
-            counter = reader.varuint()
-            if client in vector:
-                _refuse(f"a state vector that names client {client} twice")
-            if counter > COUNTER_MAX:
-                _refuse(f"a state vector with counter {counter}, beyond 2^31 - 1")
-            vector[client] = counter
-        reader.finish()
-    except CodingError as error:
-        raise UpdateMalformed(f"a state vector that {error}") from None
-    return vector
-
-
-def encode_state_vector(vector: Mapping[int, int]) -> bytes:
-    """The same in bytes; equal vectors give equal bytes."""
-    parts = [encode_varuint(len(vector))]
-    for client in sorted(vector):
-        parts.append(encode_varuint(client))
-        parts.append(encode_varuint(vector[client]))
-    return b"".join(parts)
 
 
 class UpdateReader:
@@ -407,12 +368,6 @@ def _refuse(reason: str) -> NoReturn:
     raise UpdateMalformed(f"not an update that can be applied: {reason}")
 
 
-def _plausible(count: int, most: int) -> int:
-    if count > most:
-        _refuse(f"{count} entries announced where {most} fit")
-    return count
-
-
 def _varuint(data: bytes, at: int) -> tuple[int, int]:
     """(integer, offset behind it).  `Reader.varuint`, without the object: this runs per field."""
     byte = data[at]
@@ -432,7 +387,7 @@ def _varuint(data: bytes, at: int) -> tuple[int, int]:
             _refuse(f"an integer at byte {begin} takes more than 8 bytes")
     if not byte:
         _refuse(f"an integer at byte {begin} is longer than it needs to be")
-    if value > CLIENT_MAX:
+    if value > VARUINT_MAX:
         _refuse(f"an integer at byte {begin} is beyond 2^53 - 1")
     return value, at + 1
 
@@ -450,7 +405,7 @@ def _varint(data: bytes, at: int) -> int:
         shift += 7
         if shift > 55:
             _refuse(f"a number at byte {begin} takes more than 8 bytes")
-    if value > CLIENT_MAX:
+    if value > VARUINT_MAX:
         _refuse(f"a number at byte {begin} is beyond 2^53 - 1")
     return at + 1
 

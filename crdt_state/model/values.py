@@ -28,7 +28,6 @@ __all__ = [
     "Codec",
     "Stored",
     "Value",
-    "check",
     "check_key",
     "from_stored",
     "identity_of",
@@ -57,11 +56,6 @@ class Codec:
     name: str
     to_stored: Callable[[Value], Value]
     from_stored: Callable[[Value], Value]
-
-
-def check(value: Value, *, limits: Limits = DEFAULT_LIMITS, path: str = "value") -> None:
-    """Raise `ValueNotStorable` with the path of the first part of `value` that Yjs cannot hold."""
-    to_stored(value, limits=limits, path=path)
 
 
 def check_key(key: object, *, limits: Limits = DEFAULT_LIMITS, path: str = "key") -> str:

@@ -5,24 +5,30 @@ six of the 24 orders of arrival leave one that never shows (Yjs shows it in all 
 map is observed it panics in one of nine random runs; in causal order it does neither.  The bytes
 are in tests/model/test_waiting.py.  So it is handed nothing whose dependencies are missing.
 
+This is one of two tables of waiting updates.  `replica/admission` has the other, whose rows are
+stored, age, come from somebody and end when what they wait for is refused; what they miss may be
+an owner's word and not a dependency.  Here there is an order to find and nothing else, and
+updates that depend on one another are merged into one that does not.
+
 1. What is handed out never depends on what has not been handed out before it.
 2. What is held is bounded (`Limits.pending_updates_max`, `pending_bytes_max`).
+3. An update that comes or goes costs what it touches; all that is held is looked through only
+   where a group of it may have become whole.
 """
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from crdt_state.errors import UpdateTooLarge
-from crdt_state.model.engine import decode_state_vector, merge
+from crdt_state.model.engine import merge
 from crdt_state.model.inspect import inspect
+from crdt_state.model.state import decode_state_vector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from crdt_state.limits import Limits
     from crdt_state.model.inspect import Inspection
-    from crdt_state.model.ranges import Range
 
 __all__ = ["Waiting"]
 
@@ -39,6 +45,15 @@ class Waiting:
         self._vector: dict[int, int] = {}
         self._held: dict[bytes, Inspection] = {}
         self._bytes = 0
+        # Held update -> the clients of which it still lacks something.
+        self._lacking: dict[bytes, set[int]] = {}
+        # Client -> heap of (counter awaited, who waits).
+        self._lines: dict[int, list[tuple[int, bytes]]] = {}
+        # Client -> heap of (first counter brought, by whom); of those that have gone, some.
+        self._brought: dict[int, list[tuple[int, bytes]]] = {}
+        # Clients that went on since their lines were last looked at.
+        self._moved: set[int] = set()
+        self._may_hold_group = False
 
     def __len__(self) -> int:
         return len(self._held)
@@ -46,10 +61,12 @@ class Waiting:
     def refresh(self, state_vector: bytes) -> None:
         """What the document holds now."""
         self._vector = decode_state_vector(state_vector)
+        self._moved.update(self._lines)
 
     def misses(self, inspection: Inspection) -> bool:
         """Whether `inspection`'s update depends on what has not been handed out."""
-        return not _is_met(inspection.needs, self._vector)
+        vector = self._vector
+        return any(vector.get(client, 0) < end for client, end in inspection.needs.items())
 
     def read(self, update: bytes) -> Inspection:
         """Read an update; the bounds on a single author's do not apply.
@@ -65,9 +82,8 @@ class Waiting:
         """
         if self.misses(inspection):
             self._hold(update, inspection)
-            # Merges of several authors' updates may depend on one another.
             return self._released()
-        _advance(self._vector, inspection.ranges)
+        self._advance(inspection)
         return [update, *self._released()]
 
     def _hold(self, update: bytes, inspection: Inspection) -> None:
@@ -81,40 +97,94 @@ class Waiting:
             raise UpdateTooLarge("pending_bytes_max", allowed, self._bytes + len(update))
         self._held[update] = inspection
         self._bytes += len(update)
+        # A group that this completes has somebody who waits for it.
+        is_awaited = not self._lines.keys().isdisjoint(inspection.vector)
+        for client, start, _ in inspection.ranges:
+            heappush(self._brought.setdefault(client, []), (start, update))
+        lacking = self._lacking[update] = set()
+        for client, counter in inspection.needs.items():
+            if counter > self._vector.get(client, 0):
+                lacking.add(client)
+                heappush(self._lines.setdefault(client, []), (counter, update))
+        if is_awaited and all(map(self._is_continued, lacking)):
+            self._may_hold_group = True
+
+    def _is_continued(self, client: int) -> bool:
+        """Whether something held goes on where the document ends."""
+        brought = self._brought.get(client, [])
+        while brought and brought[0][1] not in self._held:
+            heappop(brought)
+        if not brought:
+            self._brought.pop(client, None)
+            return False
+        return brought[0][0] <= self._vector.get(client, 0)
 
     def _released(self) -> list[bytes]:
-        ready: list[bytes] = []
-        while group := self._next_group():
-            ready.append(merge(group) if len(group) > 1 else group[0])
-            found = [self._held.pop(update) for update in group]
-            _advance(self._vector, (one for each in found for one in each.ranges))
-            self._bytes -= sum(len(update) for update in group)
+        ready = self._unblocked()
+        # Merges of several authors' updates may depend on one another.
+        while self._may_hold_group:
+            self._may_hold_group = False
+            if group := self._group():
+                ready.append(merge(group))
+                self._let_out(group)
+                ready += self._unblocked()
         return ready
 
-    def _next_group(self) -> list[bytes]:
-        """One update that lacks nothing, or several that lack nothing but one another."""
+    def _unblocked(self) -> list[bytes]:
+        """Take out what lacks nothing any more, now that some clients have gone on."""
+        ready: list[bytes] = []
+        while self._moved:
+            client = self._moved.pop()
+            line = self._lines.get(client, [])
+            while line and line[0][0] <= self._vector.get(client, 0):
+                update = heappop(line)[1]
+                lacking = self._lacking.get(update)
+                if lacking is None:
+                    continue
+                lacking.discard(client)
+                if lacking:
+                    self._may_hold_group = True
+                else:
+                    ready.append(update)
+                    self._let_out([update])
+            if not line:
+                self._lines.pop(client, None)
+            elif self._is_continued(client):
+                self._may_hold_group = True
+        return ready
+
+    def _group(self) -> list[bytes]:
+        """The updates that lack nothing but one another: what is left without those that do."""
+        brought: dict[int, list[tuple[int, int, bytes]]] = {}
         for update, inspection in self._held.items():
-            if _is_met(inspection.needs, self._vector):
-                return [update]
-        group = dict(self._held)
-        while group:
-            reached = dict(self._vector)
-            _advance(reached, (one for each in group.values() for one in each.ranges))
-            lacking = [update for update, each in group.items() if not _is_met(each.needs, reached)]
-            if not lacking:
-                break
-            for update in lacking:
-                del group[update]
+            for client, start, end in inspection.ranges:
+                brought.setdefault(client, []).append((start, end, update))
+        for pieces in brought.values():
+            pieces.sort()
+        group = dict.fromkeys(self._held)
+        doubtful = set(self._lines)
+        while doubtful:
+            client = doubtful.pop()
+            reached = self._vector.get(client, 0)
+            for start, end, update in brought.get(client, ()):
+                if start <= reached < end and update in group:
+                    reached = end
+            for counter, update in self._lines[client]:
+                if counter > reached and update in group:
+                    del group[update]
+                    doubtful.update(self._held[update].vector.keys() & self._lines.keys())
         return list(group)
 
+    def _let_out(self, updates: list[bytes]) -> None:
+        for update in updates:
+            inspection = self._held.pop(update)
+            del self._lacking[update]
+            self._bytes -= len(update)
+            self._advance(inspection)
 
-def _is_met(needs: Mapping[int, int], vector: Mapping[int, int]) -> bool:
-    return all(vector.get(client, 0) >= counter for client, counter in needs.items())
-
-
-def _advance(vector: dict[int, int], ranges: Iterable[Range]) -> None:
-    """Move `vector` over `ranges` as far as they join it without a gap."""
-    for client, start, end in sorted(ranges):
-        reached = vector.get(client, 0)
-        if start <= reached < end:
-            vector[client] = end
+    def _advance(self, inspection: Inspection) -> None:
+        """What `inspection`'s update brings is there."""
+        for client, end in inspection.vector.items():
+            if end > self._vector.get(client, 0):
+                self._vector[client] = end
+                self._moved.add(client)

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["commit_group"]
 
+OLDEST_AT_ONCE = 16
+"""How many of the oldest quarantined updates are looked at before more are read."""
+
 GROW_DOCUMENT = """
     INSERT INTO documents (name, born, last, log_updates, log_bytes) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (name) DO UPDATE SET last = excluded.last,
@@ -274,17 +277,21 @@ class _Group:
             "SELECT quarantined_updates + 1, quarantined_bytes + ? FROM documents WHERE id = ?",
             (len(write.update), row_id),
         ).fetchone()
-        oldest = self.connection.execute(
-            "SELECT number, length(content) FROM quarantine WHERE document = ? AND number < ? "
-            "ORDER BY number LIMIT ?",
-            (row_id, self.number, entries if self.is_overfull(entries, size) else 0),
-        ).fetchall()
-        for number, length in oldest:
-            if not self.is_overfull(entries, size):
+        while self.is_overfull(entries, size):
+            # A few at a time: beyond the bounds mostly one has to go for each that comes.
+            oldest = self.connection.execute(
+                "SELECT number, length(content) FROM quarantine "
+                "WHERE document = ? AND number < ? ORDER BY number LIMIT ?",
+                (row_id, self.number, OLDEST_AT_ONCE),
+            ).fetchall()
+            if not oldest:
                 break
-            self.connection.execute("DELETE FROM quarantine WHERE number = ?", (number,))
-            entries -= 1
-            size -= length
+            for number, length in oldest:
+                if not self.is_overfull(entries, size):
+                    break
+                self.connection.execute("DELETE FROM quarantine WHERE number = ?", (number,))
+                entries -= 1
+                size -= length
         self.connection.execute(
             "UPDATE documents SET quarantined_updates = ?, quarantined_bytes = ? WHERE id = ?",
             (entries, size, row_id),

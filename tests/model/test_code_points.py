@@ -1,11 +1,13 @@
-"""The index from code points to bytes and UTF-16 units, against plain strings."""
+"""The index from code points to bytes, against plain strings."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crdt_state.model.code_points import CHUNK_MAX, EMBED, CodePoints, byte_length, unit_length
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crdt_state.model.code_points import CHUNK_MAX, EMBED, CodePoints, byte_length
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DataObject
@@ -24,15 +26,13 @@ def assert_same(points: CodePoints, text: str, position: int) -> None:
     assert points.length == len(text)
     assert str(points) == text
     assert points.byte_of(position) == byte_length(text[:position])
-    assert points.unit_of(position) == unit_length(text[:position])
     assert points.point_of_byte(byte_length(text[:position])) == position
-    assert points.point_of_unit(unit_length(text[:position])) == position
     assert all(0 < len(chunk) <= CHUNK_MAX for chunk in points._chunks) or not text
 
 
 @settings(deadline=None, max_examples=150)
 @given(st.data())
-def test_every_measure_agrees_with_a_plain_string(data: DataObject) -> None:
+def test_both_measures_agree_with_a_plain_string(data: DataObject) -> None:
     text = data.draw(PIECES)
     points = CodePoints(text)
     for _ in range(data.draw(st.integers(1, 12))):
@@ -59,11 +59,6 @@ def test_a_copy_stays_as_it_was() -> None:
     points.delete(0, 1)
     assert (str(before), before.length, before.byte_of(3)) == ("abc", 3, 3)
     assert str(points) == "ébc"
-
-
-def test_a_unit_inside_a_surrogate_pair_counts_as_before_it() -> None:
-    points = CodePoints("a😀b")
-    assert [points.point_of_unit(unit) for unit in range(5)] == [0, 1, 1, 2, 3]
 
 
 def test_deleting_everything_character_by_character_leaves_one_empty_chunk() -> None:

@@ -334,8 +334,9 @@ def test_a_document_that_does_not_open_leaves_nothing_behind() -> None:
         gc.collect()
         return sum(isinstance(one, NativeDocument) for one in gc.get_objects())
 
+    states = ([b"\xff"], [other_text("x"), b"\x01"])
     before = natives()
-    for state in ([b"\xff"], [other_text("x"), b"\x01"]):
+    for state in states:
         with pytest.raises(UpdateMalformed):
             document(2, state)
     assert natives() == before

@@ -261,6 +261,47 @@ def test_a_closed_document_is_collected_although_it_was_observed() -> None:
     assert mine() is None
 
 
+@pytest.mark.parametrize("is_left_open", [False, True], ids=["at rest", "in a transaction"])
+def test_a_document_that_nobody_closed_is_collected_although_it_was_observed(
+    *, is_left_open: bool
+) -> None:
+    def abandoned() -> tuple[weakref.ref[Any], ...]:
+        document = NativeDocument(1)
+        text = document.text("text")
+        told: list[Any] = []
+        # Callbacks that hold the document, as those of every caller do.
+        document.observe(lambda *_: told.append(document))
+        text.observe(lambda *_: told.append(text))
+        undo = document.undo(
+            capture_milliseconds=500, origins=[1], timestamp=lambda: document.committed + 1
+        )
+        text.track_by(undo)
+        with document.transaction(1):
+            text.insert(0, "x")
+        assert told == [document, text]
+        assert undo.depth() == (1, 0)
+        if is_left_open:
+            document.begin(1, 1)
+            text.insert(0, "y")
+        return weakref.ref(document), weakref.ref(document._doc), weakref.ref(undo)
+
+    gone = abandoned()
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None, None]
+
+
+def test_an_undo_manager_that_was_ended_lets_go_of_the_engines_own() -> None:
+    document = NativeDocument(1)
+    undo = document.undo(capture_milliseconds=500, origins=[1], timestamp=lambda: 1)
+    document.text("text").track_by(undo)
+    native = weakref.ref(undo._manager)
+    document.end_undo(undo)
+    document.end_undo(undo)
+    assert native() is None
+    with document.transaction(1):
+        document.text("text").insert(0, "x")
+
+
 # --- kinds of roots
 
 

@@ -16,7 +16,7 @@ from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.model.head import Head
 from crdt_state.model.inspect import inspect
 from crdt_state.model.ranges import Intervals, PairTable, Range, Run, merged
-from crdt_state.model.update import decode_state_vector
+from crdt_state.model.state import decode_state_vector
 from hostile import deleting, nested, section, string, update, value
 
 

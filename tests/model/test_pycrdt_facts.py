@@ -175,7 +175,7 @@ def test_a_deleted_key_of_a_map_stays_in_the_state_for_ever() -> None:
     assert len(doc.get_update()) > size / 2
 
 
-# --- the rest of model/engine.py
+# --- what the rest of model/engine is built on
 
 
 def test_numbers_come_back_as_floats_and_buffers_as_bytearrays() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from crdt_state.errors import UpdateMalformed
 from crdt_state.model.engine import NativeDocument
+from crdt_state.model.ranges import COUNTER_MAX
 from crdt_state.model.state import (
     decode_delete_set,
     decode_state_vector,
@@ -15,7 +16,7 @@ from crdt_state.model.state import (
     encode_state_vector,
 )
 
-VECTORS = st.dictionaries(st.integers(0, 2**53 - 1), st.integers(0, 2**32), max_size=20)
+VECTORS = st.dictionaries(st.integers(0, 2**53 - 1), st.integers(0, COUNTER_MAX), max_size=20)
 
 
 @given(VECTORS)

@@ -17,7 +17,6 @@ from crdt_state.limits import Limits
 from crdt_state.model.values import (
     INTEGER_MAX,
     Codec,
-    check,
     check_key,
     from_stored,
     identity_of,
@@ -100,15 +99,15 @@ def test_the_largest_integers_are_stored_as_numbers_that_javascript_knows() -> N
 )
 def test_what_yjs_cannot_hold_is_refused_with_its_path(value: Any, path: str) -> None:
     with pytest.raises(ValueNotStorable) as refused:
-        check(value)
+        to_stored(value)
     assert refused.value.path == path
 
 
 def test_depth_is_bounded_to_the_level() -> None:
     limits = Limits(value_depth_max=3)
-    check([[[1]]], limits=limits)
+    to_stored([[[1]]], limits=limits)
     with pytest.raises(ValueNotStorable, match="value_depth_max = 3"):
-        check([[[[1]]]], limits=limits)
+        to_stored([[[[1]]]], limits=limits)
 
 
 def test_a_value_far_too_deep_is_an_error_and_not_a_crash() -> None:
@@ -116,21 +115,21 @@ def test_a_value_far_too_deep_is_an_error_and_not_a_crash() -> None:
     for _ in range(100_000):
         value = [value]
     with pytest.raises(ValueNotStorable, match="value_depth_max"):
-        check(value)
+        to_stored(value)
 
 
 def test_a_value_that_holds_itself_is_refused() -> None:
     value: list[Any] = []
     value.append(value)
     with pytest.raises(ValueNotStorable):
-        check(value)
+        to_stored(value)
 
 
 def test_the_count_of_values_is_bounded() -> None:
     limits = Limits(value_items_max=10)
-    check([[0] * 4, [0] * 4], limits=limits)
+    to_stored([[0] * 4, [0] * 4], limits=limits)
     with pytest.raises(ValueNotStorable, match="value_items_max = 10"):
-        check([[0] * 4, [0] * 5], limits=limits)
+        to_stored([[0] * 4, [0] * 5], limits=limits)
 
 
 def test_what_was_stored_does_not_follow_later_changes_of_the_original() -> None:

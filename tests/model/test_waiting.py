@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import permutations
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,8 @@ from crdt_state.errors import EngineFailed, UpdateMalformed, UpdateTooLarge
 from crdt_state.limits import DEFAULT_LIMITS, Limits
 from crdt_state.model.engine import EMPTY_VECTOR, NativeDocument, merge
 from crdt_state.model.waiting import Waiting
+from hostile import section, string
+from hostile import update as update_of
 from offline_sites import Site
 
 # Client 70 sets `c`, sets `b`, sets `b` again; client 92 has seen the first and sets `c`.
@@ -122,6 +125,28 @@ def test_what_is_held_is_bounded_in_number_and_bytes() -> None:
             assert waiting.admit(update, waiting.read(update)) == []
 
 
+def chain_of_clients(length: int) -> list[bytes]:
+    """Updates of as many clients, each of which inserts behind the one before it."""
+    return [update_of(section(1, 0, string("x", parent="text")))] + [
+        update_of(section(client, 0, string("x", origin=(client - 1, 0))))
+        for client in range(2, length + 1)
+    ]
+
+
+@pytest.mark.parametrize("is_first_missing", [False, True])
+def test_a_long_chain_from_its_end_costs_what_it_is_long(*, is_first_missing: bool) -> None:
+    chain = chain_of_clients(400)
+    waiting = Waiting(DEFAULT_LIMITS)
+    begun = process_time()
+    released: list[bytes] = []
+    for late in chain[1:] if is_first_missing else reversed(chain):
+        released += waiting.admit(late, waiting.read(late))
+    # Some milliseconds; looking through all that is held each time took half a minute.
+    assert process_time() - begun < 3
+    assert released == ([] if is_first_missing else chain)
+    assert len(waiting) == (len(chain) - 1 if is_first_missing else 0)
+
+
 def test_an_update_that_follows_a_local_edit_passes_after_a_refresh() -> None:
     site, other = Site(1), Site(2)
     site.document.list("array").append("local")
@@ -134,6 +159,20 @@ def test_an_update_that_follows_a_local_edit_passes_after_a_refresh() -> None:
     waiting.refresh(site.document.state_vector())
     assert not waiting.misses(found)
     assert waiting.admit(other.made[0], found) == [other.made[0]]
+
+
+def test_what_waits_for_a_local_edit_follows_the_first_update_after_a_refresh() -> None:
+    site, other, third = Site(1), Site(2), Site(3)
+    site.document.list("array").append("local")
+    other.document.apply(site.made[0])
+    other.document.list("array").append("remote")
+    third.document.list("array").append("alone")
+    waiting = Waiting(DEFAULT_LIMITS)
+    assert waiting.admit(other.made[0], waiting.read(other.made[0])) == []
+    waiting.refresh(site.document.state_vector())
+    found = waiting.read(third.made[0])
+    assert waiting.admit(third.made[0], found) == [third.made[0], other.made[0]]
+    assert len(waiting) == 0
 
 
 def test_what_is_no_update_is_refused() -> None:

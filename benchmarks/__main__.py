@@ -1,0 +1,53 @@
+"""`make bench`: every figure beside its floor; fails when one is not met."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import fanout, guard, joining, memory, store
+from benchmarks.figures import floors, is_met
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from benchmarks.figures import Figure
+
+BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
+    "guard": guard.measure,
+    "store": store.measure,
+    "fanout": fanout.measure,
+    "memory": memory.measure,
+    "joining": joining.measure,
+}
+
+
+def main(chosen: list[str]) -> int:
+    """Run the chosen benchmarks, or all; the number of floors not met."""
+    console = Console()
+    unknown = set(chosen) - BENCHMARKS.keys()
+    if unknown:
+        console.print(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+        return 2
+    known, missed = floors(), 0
+    table = Table("figure", "value", "unit", "floor", "", "note", title="crdt-state benchmarks")
+    for column in (1, 3):
+        table.columns[column].justify = "right"
+    for name in chosen or BENCHMARKS:
+        with console.status(f"measuring {name} …"):
+            figures = list(BENCHMARKS[name]())
+        for figure in figures:
+            floor = known.get(figure.name)
+            met = is_met(figure, floor)
+            missed += not met
+            mark = "" if floor is None else "met" if met else "MISSED"
+            value = f"{figure.value:,.2f}" if figure.value < 1000 else f"{figure.value:,.0f}"
+            table.add_row(figure.name, value, figure.unit, str(floor or ""), mark, figure.note)
+    console.print(table)
+    return 1 if missed else 0
+
+
+sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,48 @@
+"""A measured figure, the floor it must not fall below, and the table that shows both."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Figure", "Floor", "floors", "is_met"]
+
+FLOORS = Path(__file__).with_name("floors.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number with its unit; `name` is also its key in `floors.toml`."""
+
+    name: str
+    value: float
+    unit: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What a figure must reach (`at_least`) or stay under (`at_most`)."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def __str__(self) -> str:
+        if self.at_least is not None:
+            return f"≥ {self.at_least:,.6g}"
+        return f"≤ {self.at_most:,.6g}"
+
+
+def floors() -> dict[str, Floor]:
+    """The floors kept in the repository, by the names of figures."""
+    return {name: Floor(**bounds) for name, bounds in tomllib.loads(FLOORS.read_text()).items()}
+
+
+def is_met(figure: Figure, floor: Floor | None) -> bool:
+    """Whether a figure reaches its floor; one without a floor always does."""
+    if floor is None:
+        return True
+    if floor.at_least is not None:
+        return figure.value >= floor.at_least
+    return floor.at_most is None or figure.value <= floor.at_most

@@ -1,0 +1,1 @@
+"""What people want around a replica: a blocking facade and a command line."""

@@ -1,0 +1,1 @@
+"""A replica: the core that decides, and the shell that does."""

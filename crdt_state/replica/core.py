@@ -1,0 +1,329 @@
+"""Decides; never does.  Same calls, same results.
+
+A replica's documents in use, what arrived for them, and the one commit that is under way.
+Whoever holds a core (the shell, the simulator) calls `receive` as things arrive, `decide` once a
+tick, `take_batch` when the disk is free, writes the batch, and then says `persisted` or `failed`.
+
+1. Nothing is delivered or counted as durable before `persisted`.
+2. A batch is everything that was decided while the previous one was being written.
+3. When a commit fails, every document in it is forgotten here: what it let in is not on the
+   disk, so its head is no longer true.
+4. Whatever goes wrong over one document's updates is that document's trouble: it falls out of
+   use, and the others are decided and written as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from crdt_state.errors import DocumentClosed, DocumentSetAside, WriteNotPermitted
+from crdt_state.replica.document_core import (
+    LOCAL,
+    Delta,
+    DocumentCore,
+    Effort,
+    Refusal,
+    Turn,
+)
+
+if TYPE_CHECKING:
+    from crdt_state.clocks import WallTime
+    from crdt_state.identifiers import DocumentId
+    from crdt_state.limits import Limits
+    from crdt_state.replica.admission import Author
+    from crdt_state.storage.contract import Write
+
+__all__ = ["Batch", "Decided", "Delivery", "Lost", "ReplicaCore"]
+
+
+DECIDED_BYTES_PER_TICK = 64 * 1024
+"""How much is decided before others get their turn: 5 ms of typing, 100 ms at worst.
+
+Once for documents with little to decide and once for the others, so that who types does not wait
+for those who paste.
+"""
+
+SHORT_BYTES = 2 * 1024
+
+
+class Delivery(NamedTuple):
+    """Updates of one document that are durable now, in the order of the log.
+
+    `answered` are the tokens of `ask` whose time has come.
+    """
+
+    document: DocumentId
+    deltas: list[Delta]
+    answered: list[object]
+
+
+class Lost(NamedTuple):
+    """A document that fell out of use before its time, and what that takes along."""
+
+    document: DocumentId
+    own_edits: list[bytes]
+    asked: list[object]
+
+
+class Decided(NamedTuple):
+    """What a tick's decisions have for others at once.
+
+    `large` are documents whose next update has to be prepared (`DocumentCore.prepare`), which may
+    take seconds, and then `resume`d; `unfinished` those that another tick has to go on with,
+    without anything else happening.  `quiet` are documents for which nothing is to be written,
+    `failed` those that could not be decided about, each with the reason.
+    """
+
+    refusals: list[Refusal]
+    answered: list[object]
+    split: list[DocumentId]
+    quiet: list[DocumentId]
+    failed: list[tuple[DocumentId, Exception]]
+    large: list[DocumentId]
+    unfinished: list[DocumentId]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One commit: its writes, and what follows from each document's part once it is durable."""
+
+    writes: list[Write]
+    turns: dict[DocumentId, Turn]
+
+    @property
+    def updates(self) -> int:
+        """How many updates it adds to logs."""
+        return sum(len(turn.deltas) for turn in self.turns.values())
+
+
+class ReplicaCore:
+    """The documents in use of one replica."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._documents: dict[DocumentId, DocumentCore] = {}
+        self._remotes: dict[int, str] = {}
+        # In the order of arrival, so that the same calls have the same results.
+        self._arrived: dict[DocumentId, None] = {}
+        self._gathered: set[DocumentId] = set()
+        self._withheld: set[DocumentId] = set()
+        self._preparing: set[DocumentId] = set()
+        self._writing: Batch | None = None
+        self.waiting_bytes = 0
+
+    # --- documents ---------------------------------------------------------------------------
+
+    def open(self, opened: DocumentCore) -> None:
+        """Begin to use a document that was built from what the store holds of it."""
+        self._documents[opened.document] = opened
+
+    def get(self, document: DocumentId) -> DocumentCore | None:
+        """A document in use."""
+        return self._documents.get(document)
+
+    def pending_updates(self) -> int:
+        """How many updates of documents in use wait for what they depend on."""
+        return sum(len(known.pending) for known in self._documents.values())
+
+    def is_busy(self, document: DocumentId) -> bool:
+        """Whether something of this document waits to be decided or written."""
+        return (
+            document in self._arrived
+            or document in self._gathered
+            or (self._writing is not None and document in self._writing.turns)
+        )
+
+    def close(self, document: DocumentId) -> None:
+        """End the use of a document that is not busy."""
+        if self.is_busy(document):
+            raise DocumentClosed(f"{document!r} has updates under way; wait until it is settled")
+        self._documents.pop(document, None)
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    # --- remotes -----------------------------------------------------------------------------
+
+    def add_remote(self, source: int, remote: str) -> None:
+        """From now on, what others than `source` bring is owed to `remote` (the outbox)."""
+        self._remotes[source] = remote
+
+    def remove_remote(self, source: int) -> None:
+        """Nothing new is owed to this remote."""
+        self._remotes.pop(source, None)
+
+    # --- the life of an update ---------------------------------------------------------------
+
+    def receive(
+        self, document: DocumentId, source: int, author: Author, update: bytes, *, name: str
+    ) -> None:
+        """An update has come for a document in use.
+
+        Raises `WriteNotPermitted` and `DocumentSetAside` at once; all other refusals come out
+        of `decide`.
+        """
+        known = self._documents.get(document)
+        if known is None:
+            raise DocumentClosed(f"{document!r} is not in use; open it first")
+        if known.set_aside is not None:
+            raise DocumentSetAside(f"the document was set aside: {known.set_aside}")
+        if not author.may_write:
+            raise WriteNotPermitted(f"no right to write to {document!r}")
+        known.arrive(source, author, update, name=name)
+        self._arrived[document] = None
+        self.waiting_bytes += len(update)
+
+    def decide(self, now: WallTime) -> Decided:
+        """Decide what arrived, as much as one tick allows; the rest comes first in the next."""
+        decided = Decided([], [], [], [], [], [], [])
+        short, long = Effort(DECIDED_BYTES_PER_TICK), Effort(DECIDED_BYTES_PER_TICK)
+        for document in tuple(self._arrived):
+            if document in self._preparing:
+                continue
+            is_short = self._documents[document].arrived_bytes <= SHORT_BYTES
+            effort = short if is_short else long
+            if effort.left <= 0:
+                decided.unfinished.append(document)
+                continue
+            del self._arrived[document]
+            self._decide_one(document, now, effort, decided)
+        self._weigh()
+        return decided
+
+    def _decide_one(
+        self, document: DocumentId, now: WallTime, effort: Effort, decided: Decided
+    ) -> None:
+        known = self._documents[document]
+        try:
+            decided.refusals.extend(known.decide(now, effort))
+        except Exception as error:
+            # Foreign bytes led here.  Unknown as it is, it must not stop the other documents;
+            # whoever holds this core reports it and abandons this one.
+            decided.failed.append((document, error))
+            return
+        if known.has_arrivals:
+            self._arrived[document] = None
+            if not known.awaits_preparation:
+                decided.unfinished.append(document)
+            elif document not in self._withheld:
+                self._preparing.add(document)
+                decided.large.append(document)
+        if known.has_gathered():
+            self._gathered.add(document)
+            if known.has_splits and document not in self._withheld:
+                decided.split.append(document)
+        elif known.has_arrivals:
+            pass  # whatever was asked waits with them
+        elif (turn := self._turn_being_written(document)) is not None:
+            # What arrived added nothing; what it repeats may still be on its way to the disk.
+            turn.asked.extend(known.take_asked())
+        else:
+            decided.answered.extend(known.take_asked())
+            if document not in self._gathered:
+                decided.quiet.append(document)
+
+    def resume(self, document: DocumentId) -> None:
+        """The large update that was next for this document is prepared."""
+        self._preparing.discard(document)
+
+    def ask(self, document: DocumentId, token: object) -> bool:
+        """Whether all that has been received for `document` is durable.
+
+        Where it is not, `token` comes back in `Decided`, `Delivery` or `Lost` when it is.
+        """
+        known = self._documents.get(document)
+        if known is not None and (document in self._arrived or document in self._gathered):
+            known.ask(token)
+            return False
+        turn = self._turn_being_written(document)
+        if turn is not None:
+            turn.asked.append(token)
+            return False
+        return True
+
+    def withhold(self, document: DocumentId) -> None:
+        """Keep what gathered for this document out of batches until `release`."""
+        self._withheld.add(document)
+
+    def release(self, document: DocumentId) -> None:
+        """What gathered for this document may be written again."""
+        self._withheld.discard(document)
+
+    def add_writes(self, document: DocumentId, writes: list[Write]) -> None:
+        """Let writes about a document in use ride in its next turn."""
+        known = self._documents[document]
+        known.add_writes(writes)
+        if known.has_gathered():
+            self._gathered.add(document)
+
+    def take_batch(self) -> Batch | None:
+        """The next commit, or None where nothing gathered or one is still being written."""
+        ready = self._gathered - self._withheld
+        if self._writing is not None or not ready:
+            return None
+        self._gathered -= ready
+        turns = {document: self._documents[document].take() for document in sorted(ready)}
+        remotes = tuple(self._remotes.items())
+        writes = [
+            write
+            for document, turn in turns.items()
+            for write in self._documents[document].writes(turn, remotes)
+        ]
+        self._writing = Batch(writes, turns)
+        return self._writing
+
+    def persisted(self, batch: Batch) -> list[Delivery]:
+        """`batch` is on the disk: deliver what it holds."""
+        self._finish(batch)
+        return [
+            Delivery(document, turn.deltas, turn.asked) for document, turn in batch.turns.items()
+        ]
+
+    def failed(self, batch: Batch) -> list[Lost]:
+        """`batch` is not on the disk: its documents, and our own user's edits that were in it.
+
+        The documents are no longer in use, and whatever had arrived for them meanwhile is gone.
+        """
+        self._finish(batch)
+        lost: list[Lost] = []
+        for document, turn in batch.turns.items():
+            own = [delta.update for delta in turn.deltas if delta.source == LOCAL]
+            later = self.abandon(document)
+            lost.append(Lost(document, own + later.own_edits, turn.asked + later.asked))
+        return lost
+
+    def abandon(self, document: DocumentId) -> Lost:
+        """Forget a document at once, and whatever has arrived for it and is in no commit yet.
+
+        A commit that is under way goes on; `ask` says when it has ended.
+        """
+        known = self._documents.pop(document, None)
+        self._arrived.pop(document, None)
+        self._gathered.discard(document)
+        self._withheld.discard(document)
+        self._preparing.discard(document)
+        self._weigh()
+        if known is None:
+            return Lost(document, [], [])
+        return Lost(document, known.own_edits(), known.take_asked())
+
+    def busy(self) -> list[DocumentId]:
+        """Documents with something that waits to be decided or written."""
+        writing = self._writing.turns.keys() if self._writing else set()
+        return sorted(self._arrived.keys() | self._gathered | writing)
+
+    def _turn_being_written(self, document: DocumentId) -> Turn | None:
+        return None if self._writing is None else self._writing.turns.get(document)
+
+    def _finish(self, batch: Batch) -> None:
+        if batch is not self._writing:
+            raise AssertionError("only the batch under way can end")
+        self._writing = None
+        self._weigh()
+
+    def _weigh(self) -> None:
+        writing = self._writing.turns.values() if self._writing else ()
+        waiting = self._gathered | self._arrived.keys()
+        gathered = (self._documents[document].gathered_bytes for document in waiting)
+        self.waiting_bytes = sum(turn.size for turn in writing) + sum(gathered)

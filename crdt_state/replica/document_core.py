@@ -1,0 +1,491 @@
+"""What one document in use lets in, and what is then to be written: one document's decisions.
+
+Bytes only; no `Doc` is loaded.  Updates come in with their author and source, wait for the end
+of the tick, are decided in the order of their arrival, and gather in a `Turn` until the writer
+takes it.  The head runs ahead of the disk by what has been admitted and not yet committed;
+when that commit fails, this object is thrown away and made anew from the store.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from crdt_state.errors import (
+    DependsOnRefused,
+    StoreCorrupt,
+    UpdateMalformed,
+    UpdateRefused,
+    UpdateTooLarge,
+)
+from crdt_state.model.head import Head
+from crdt_state.model.inspect import inspect
+from crdt_state.replica.admission import (
+    Admitted,
+    Author,
+    NothingNew,
+    Pending,
+    Refused,
+    Verdict,
+    Waits,
+    admit,
+    admit_many,
+)
+from crdt_state.storage.contract import Append, Hold, Release, SetAside, SetMetadata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from crdt_state.clocks import WallTime
+    from crdt_state.identifiers import DocumentId
+    from crdt_state.limits import Limits
+    from crdt_state.storage.contract import PendingEntry, StoredDocument, Write
+
+__all__ = [
+    "LOCAL",
+    "NOBODY",
+    "REPAIR",
+    "SET_ASIDE",
+    "Delta",
+    "DocumentCore",
+    "Effort",
+    "LARGE_BYTES",
+    "Refusal",
+    "Turn",
+    "author_named",
+    "name_of",
+]
+
+LOCAL = 0
+"""The source of what this replica's own user edits; peers have greater numbers."""
+
+NOBODY = -1
+"""The source of what waited in the pending table: whoever brought it may be gone."""
+
+REPAIR = -2
+"""The source of a repair: to be sent to everybody, each update by itself and in order.
+
+Merged into one, its parts would be integrated in an order in which stock yrs cuts wrongly.
+"""
+
+SET_ASIDE = "set-aside"
+"""Key of a document's metadata: why the whole document was set aside."""
+
+OWNER, REFUSED = "owner/", "refused/"
+
+
+class Delta(NamedTuple):
+    """One admitted update, and where it came from."""
+
+    source: int
+    update: bytes
+
+
+LARGE_BYTES = 16 * 1024
+"""What is larger is decided in two steps: `prepare` takes long and may run in a thread."""
+
+REFUSALS_KEPT_MAX = 8
+"""Of one peer and tick; the first has it sent away, and the rest tells a person nothing new."""
+
+_COST = 64
+"""What deciding about the smallest update costs, in bytes that could be read meanwhile."""
+
+
+class Refusal(NamedTuple):
+    """One update that was not let in; `source` is to be told."""
+
+    document: DocumentId
+    source: int
+    update: bytes
+    error: UpdateRefused
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one document adds to the next commit."""
+
+    deltas: list[Delta] = field(default_factory=list)
+    released: list[int] = field(default_factory=list)
+    others: list[Write] = field(default_factory=list)
+    splits: list[tuple[int, int]] = field(default_factory=list)
+    asked: list[object] = field(default_factory=list)
+    size: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.deltas or self.others)
+
+
+def name_of(author: Author, address: str) -> str:
+    """What is stored as the source of an update: its author's identity, else the address."""
+    if author.identity is None:
+        return f"address {address}"
+    return f"{'relay' if author.may_relay else 'identity'} {author.identity}"
+
+
+def author_named(name: str) -> Author:
+    """The author of an update that has waited, as far as the stored name says.
+
+    With its right to relay: what a relay brought must not be taken for its own later on.
+    """
+    kind, _, value = name.partition(" ")
+    identity = value if kind in ("identity", "relay") else None
+    return Author(identity=identity, may_relay=kind == "relay")
+
+
+@dataclass(slots=True)
+class Effort:
+    """How much may still be decided in one go, in bytes; shared by documents."""
+
+    left: int
+
+
+class _Arrival(NamedTuple):
+    source: int
+    author: Author
+    update: bytes
+    name: str
+
+
+class DocumentCore:
+    """Decides what happens to the updates of one document.
+
+    1. An update that adds nothing to the vector and the deletes has no effect.
+    2. An update that lacks something waits in the pending table, within its bounds.
+    3. A refused update ends its client id's range; what depends on it is refused too.
+    """
+
+    def __init__(self, document: DocumentId, stored: StoredDocument | None, limits: Limits) -> None:
+        """Build the head from the checkpoint's and the log's.  Raises `StoreCorrupt`."""
+        self.document = document
+        self.limits = limits
+        self.head = Head()
+        self.pending = Pending(limits)
+        self.set_aside: str | None = None
+        self._inbox: list[_Arrival] = []
+        self._inbox_bytes = 0
+        self._prepared: tuple[Head, Verdict] | None = None
+        self._refused_of: dict[int, int] = {}
+        self._asked_of_inbox: list[object] = []
+        self._turn = Turn()
+        self._next_pending = 1
+        self._has_retried = False
+        self._unowned_rows: set[str] = set()
+        if stored is not None:
+            self._restore(stored)
+
+    def arrive(self, source: int, author: Author, update: bytes, *, name: str) -> None:
+        """Take an update into this tick; `name` is `name_of` its author."""
+        self._inbox.append(_Arrival(source, author, update, name))
+        self._inbox_bytes += len(update)
+
+    def decide(self, now: WallTime, effort: Effort | None = None) -> list[Refusal]:
+        """Decide what arrived, in order, until `effort` is spent; return what was refused.
+
+        What is not decided stays, and whatever was asked behind it waits with it.  It stays also
+        where `awaits_preparation`.  Without `effort` everything is decided at once.
+        """
+        inbox = self._inbox
+        bound = effort or Effort(sys.maxsize)
+        refusals: list[Refusal] = []
+        self._refused_of.clear()
+        if len(self.pending):
+            self.forget_expired(now)
+        start = 0
+        try:
+            while start < len(inbox) and bound.left > 0:
+                if effort is None and self._is_large(start):
+                    self._prepare(inbox[start])
+                end, cost = self._run_from(start, bound.left)
+                if end == start:
+                    break
+                self._decide_run(inbox[start:end], now, refusals)
+                start = end
+                bound.left -= cost
+        finally:
+            # After a failure the others are still here, to be handed back.
+            self._inbox_bytes -= sum(len(arrival.update) for arrival in inbox[:start])
+            del inbox[:start]
+        if not inbox:
+            self._turn.asked += self._asked_of_inbox
+            self._asked_of_inbox.clear()
+        return refusals
+
+    @property
+    def arrived_bytes(self) -> int:
+        """Bytes of what arrived and is not decided yet."""
+        return self._inbox_bytes
+
+    @property
+    def has_arrivals(self) -> bool:
+        """Whether something that arrived is not decided yet."""
+        return bool(self._inbox)
+
+    @property
+    def awaits_preparation(self) -> bool:
+        """Whether the next to be decided is large, so that `prepare` has to come first."""
+        return bool(self._inbox) and self._is_large(0) and self._prepared is None
+
+    def prepare(self) -> None:
+        """Read and admit the large update that is next, on a copy of what is known.
+
+        May run in a thread; until it has returned, nothing else may be decided here.
+        """
+        self._prepare(self._inbox[0])
+
+    def _prepare(self, arrival: _Arrival) -> None:
+        head = self.head.copy()
+        (verdict,) = admit_many(head, [arrival.update], arrival.author, self.limits)
+        self._prepared = head, verdict
+
+    def _is_large(self, index: int) -> bool:
+        return len(self._inbox[index].update) > LARGE_BYTES
+
+    def _run_from(self, start: int, effort: int) -> tuple[int, int]:
+        """Where the run that begins at `start` ends, one source's, and what it costs."""
+        inbox = self._inbox
+        if self._is_large(start):
+            return (start, 0) if self._prepared is None else (start + 1, LARGE_BYTES)
+        source = inbox[start].source
+        end, cost = start, 0
+        for arrival in islice(inbox, start, None):
+            size = len(arrival.update)
+            if cost >= effort or size > LARGE_BYTES or arrival.source != source:
+                break
+            cost += size + _COST
+            end += 1
+        return end, cost
+
+    def _verdicts(self, run: list[_Arrival]) -> list[Verdict]:
+        if self._prepared is None:
+            updates = [arrival.update for arrival in run]
+            return admit_many(self.head, updates, run[0].author, self.limits)
+        (self.head, verdict), self._prepared = self._prepared, None
+        return [verdict]
+
+    def _decide_run(self, run: list[_Arrival], now: WallTime, refusals: list[Refusal]) -> None:
+        """Decide what one source brought without a break."""
+        # At first every line is looked at: what waits on the disk may have been let in since.
+        before = dict(self.head.vector) if len(self.pending) and self._has_retried else {}
+        for arrival, verdict in zip(run, self._verdicts(run), strict=True):
+            self._carry_out(arrival, verdict, now, refusals)
+        if len(self.pending):
+            # Where nothing waited before this run, what waits now may have been overtaken
+            # within it by what it lacked.
+            self._has_retried = True
+            self._retry_pending(before, now, refusals)
+
+    def take(self) -> Turn:
+        """What has gathered; the next one begins empty."""
+        turn, self._turn = self._turn, Turn()
+        return turn
+
+    def has_gathered(self) -> bool:
+        """Whether a commit is called for."""
+        return bool(self._turn)
+
+    @property
+    def gathered_bytes(self) -> int:
+        """Bytes of updates that wait to be decided, or for the next commit."""
+        return self._turn.size + self._inbox_bytes
+
+    def add_writes(self, writes: Iterable[Write]) -> None:
+        """Let more writes ride in this turn."""
+        self._turn.others.extend(writes)
+
+    def ask(self, token: object) -> None:
+        """Give `token` back once everything that has arrived or gathered is durable."""
+        # A writer may take the turn before the inbox is decided.  What is in the inbox is then in
+        # the next turn, and the token has to be, or a barrier would be answered too early.
+        asked = self._asked_of_inbox if self._inbox else self._turn.asked
+        asked.append(token)
+
+    def take_asked(self) -> list[object]:
+        """The tokens of a turn that has nothing to write, or never will be written."""
+        asked = self._turn.asked + self._asked_of_inbox
+        self._turn.asked = []
+        self._asked_of_inbox.clear()
+        return asked
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether this turn splits surrogate pairs."""
+        return bool(self._turn.splits)
+
+    def take_splits(self) -> list[tuple[int, int]]:
+        """The boundaries inside surrogate pairs that this turn makes, which are now known."""
+        splits, self._turn.splits = self._turn.splits, []
+        return splits
+
+    def gathered_updates(self) -> list[bytes]:
+        """The updates that this turn will append, in order."""
+        return [delta.update for delta in self._turn.deltas]
+
+    def repair(self, count: int, updates: tuple[bytes, ...], writes: Iterable[Write]) -> None:
+        """Put `updates`, which are new to everybody, in place of the first `count` gathered."""
+        self._turn.deltas[:count] = [Delta(REPAIR, update) for update in updates]
+        self._turn.others.extend(writes)
+        for update in updates:
+            self.head.take(inspect(update, self.limits, merged=True))
+
+    def own_edits(self) -> list[bytes]:
+        """Our own user's edits that have arrived or gathered and are in no commit yet."""
+        gathered = [delta.update for delta in self._turn.deltas if delta.source == LOCAL]
+        return gathered + [item.update for item in self._inbox if item.source == LOCAL]
+
+    def forget_expired(self, now: WallTime) -> None:
+        """Let go of what has waited in vain for longer than `Limits.pending_seconds_max`."""
+        numbers = tuple(held.number for held in self.pending.expired(now))
+        if numbers:
+            self._turn.others.append(Release(self.document, numbers))
+
+    def folded(self) -> list[Write]:
+        """The metadata that a fold makes superfluous, because the fold's head now holds it."""
+        rows = [SetMetadata(key, None, self.document) for key in sorted(self._unowned_rows)]
+        self._unowned_rows.clear()
+        return list(rows)
+
+    def writes(self, turn: Turn, unsent_to: Iterable[tuple[int, str]]) -> list[Write]:
+        """The writes of a turn; `unsent_to` are the remotes, each with its source number.
+
+        A remote that brought an update holds it, so it is owed only what others brought.
+        """
+        # What was held in this turn has to be there when it is released by the append.
+        writes = list(turn.others)
+        if turn.deltas:
+            sources = {delta.source for delta in turn.deltas}
+            owed = tuple(remote for source, remote in unsent_to if sources != {source})
+            updates = tuple(delta.update for delta in turn.deltas)
+            writes.append(Append(self.document, updates, owed, tuple(turn.released)))
+        return writes
+
+    # --- the verdicts ------------------------------------------------------------------------
+
+    def _carry_out(
+        self,
+        arrival: _Arrival,
+        verdict: Admitted | NothingNew | Waits | Refused,
+        now: WallTime,
+        refusals: list[Refusal],
+    ) -> None:
+        if isinstance(verdict, Admitted):
+            self._gather(arrival, verdict)
+        elif isinstance(verdict, Waits):
+            self._hold(arrival, verdict, now, refusals)
+        elif isinstance(verdict, Refused):
+            self._refuse(arrival, verdict.error, verdict.ends, now, refusals)
+
+    def _gather(self, arrival: _Arrival, verdict: Admitted) -> None:
+        self._turn.deltas.append(Delta(arrival.source, arrival.update))
+        self._turn.size += len(arrival.update)
+        self._turn.splits.extend(verdict.splits)
+        if verdict.binds is not None and arrival.author.identity is not None:
+            key = f"{OWNER}{verdict.binds}"
+            self._remember(key, arrival.author.identity.encode())
+
+    def _hold(
+        self, arrival: _Arrival, verdict: Waits, now: WallTime, refusals: list[Refusal]
+    ) -> None:
+        if self.pending.knows(arrival.update):
+            return
+        number = self._next_pending
+        try:
+            self.pending.hold(number, arrival.update, verdict.missing, now, arrival.name)
+        except UpdateTooLarge as error:
+            self._refuse(arrival, error, {}, now, refusals)
+            return
+        self._next_pending += 1
+        self._turn.others.append(Hold(self.document, number, arrival.update, arrival.name, now))
+        self._turn.size += len(arrival.update)
+
+    def _refuse(
+        self,
+        arrival: _Arrival,
+        error: UpdateRefused,
+        ends: Mapping[int, int],
+        now: WallTime,
+        refusals: list[Refusal],
+    ) -> None:
+        count = self._refused_of[arrival.source] = self._refused_of.get(arrival.source, 0) + 1
+        is_told = arrival.source == LOCAL or count <= REFUSALS_KEPT_MAX
+        if is_told:
+            refusals.append(Refusal(self.document, arrival.source, arrival.update, error))
+        # A refusal that follows from an earlier one tells a person nothing new.
+        if is_told and not isinstance(error, DependsOnRefused):
+            self._turn.others.append(
+                SetAside(self.document, arrival.update, error.code, error.reason, arrival.name, now)
+            )
+            self._turn.size += len(arrival.update)
+        for client, counter in ends.items():
+            self._remember(f"{REFUSED}{client}", b"%d" % counter)
+            doomed = self.pending.doomed(client, counter)
+            if doomed:
+                numbers = tuple(held.number for held in doomed)
+                self._turn.others.append(Release(self.document, numbers))
+
+    def _remember(self, key: str, value: bytes) -> None:
+        self._unowned_rows.add(key)
+        self._turn.others.append(SetMetadata(key, value, self.document))
+
+    def _retry_pending(
+        self, before: dict[int, int], now: WallTime, refusals: list[Refusal]
+    ) -> None:
+        # Each round lets in at least one waiting update or ends; the table is bounded.
+        while True:
+            vector = self.head.vector
+            advanced = [client for client, end in vector.items() if before.get(client) != end]
+            ready = self.pending.ready(vector, advanced) if advanced else []
+            if not ready:
+                return
+            before = dict(vector)
+            for held in ready:
+                arrival = _Arrival(NOBODY, author_named(held.source), held.update, held.source)
+                (verdict,) = admit_many(self.head, [held.update], arrival.author, self.limits)
+                if isinstance(verdict, Admitted):
+                    self._turn.released.append(held.number)
+                else:
+                    self._turn.others.append(Release(self.document, (held.number,)))
+                self._carry_out(arrival, verdict, now, refusals)
+
+    # --- from the store ----------------------------------------------------------------------
+
+    def _restore(self, stored: StoredDocument) -> None:
+        if stored.checkpoint is not None:
+            self.head = Head.decode(stored.checkpoint.head)
+        for entry in stored.log:
+            try:
+                inspection = inspect(entry.update, self.limits, merged=True)
+            except UpdateRefused as error:
+                raise StoreCorrupt(
+                    f"the log of {self.document!r} holds what is not let in: {error.reason}",
+                    document=self.document,
+                    sequence=entry.sequence,
+                ) from error
+            self.head.take(inspection)
+        for key, value in stored.metadata.items():
+            if key == SET_ASIDE:
+                self.set_aside = value.decode()
+            elif key.startswith(OWNER):
+                self.head.owners[int(key.removeprefix(OWNER))] = value.decode()
+                self._unowned_rows.add(key)
+            elif key.startswith(REFUSED):
+                self.head.refuse(int(key.removeprefix(REFUSED)), int(value))
+                self._unowned_rows.add(key)
+        for held in stored.pending:
+            self._next_pending = max(self._next_pending, held.number + 1)
+            # Where bounds have been lowered since, the rest waits on the disk until they are not.
+            with suppress(UpdateTooLarge, UpdateMalformed):
+                self.pending.hold(
+                    held.number, held.update, self._missing(held), held.at, held.source
+                )
+
+    def _missing(self, held: PendingEntry) -> Mapping[int, int]:
+        """What an update that was stored as pending waits for now."""
+        inspection = inspect(held.update, self.limits, merged=True)
+        try:
+            verdict = admit(self.head, inspection, author_named(held.source), self.limits)
+        except UpdateRefused:
+            return inspection.needs
+        return verdict.missing if isinstance(verdict, Waits) else inspection.needs

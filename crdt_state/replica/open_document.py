@@ -1,0 +1,243 @@
+"""A document that an application has open in its own process, tied to its replica.
+
+What its user edits goes to the replica as one update a transaction; what others edit comes in
+after it has become durable.  When an edit cannot be stored, this object has shown what is not
+true: it closes, and hands the edit back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from crdt_state.errors import (
+    CrdtStateError,
+    DocumentClosed,
+    EditNotStored,
+    EngineFailed,
+    ObserversFailed,
+    UpdateMalformed,
+    UpdateRefused,
+)
+from crdt_state.identifiers import draw_client_id
+from crdt_state.model.document import Document
+from crdt_state.model.surrogates import heal
+from crdt_state.replica.admission import Author
+from crdt_state.replica.document_core import LOCAL
+from crdt_state.replica.presence import Presence
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from crdt_state.clocks import HybridClock
+    from crdt_state.identifiers import DocumentId, Incarnation
+    from crdt_state.replica.document_core import Delta, Refusal
+    from crdt_state.replica.shell import ReplicaShell
+
+__all__ = ["OpenDocument"]
+
+OWN_USER = Author(identity=None, may_write=True, may_relay=True)
+OWN_NAME = "local"
+
+
+class OpenDocument(Document):
+    """A `Document` whose edits are stored.  Made by `Replica.document`."""
+
+    def __init__(
+        self,
+        shell: ReplicaShell,
+        document: DocumentId,
+        state: Sequence[bytes],
+        *,
+        incarnation: Incarnation,
+        stamps: HybridClock,
+        size: int,
+    ) -> None:
+        super().__init__(
+            document,
+            state,
+            client_id=draw_client_id(shell.random),
+            incarnation=incarnation,
+            clock=stamps,
+            limits=shell.limits,
+        )
+        self.size = size
+        """Bytes that its state took in the store when it was opened."""
+        self.presence = Presence(self.client_id, shell.clock, shell.limits)
+        self._shell = shell
+        self._error: Exception | None = None
+        self._is_closed = False
+        self._postponed: list[bytes] = []
+        self._is_within = False
+        self.on_update(self._edited)
+
+    @classmethod
+    async def open(
+        cls,
+        shell: ReplicaShell,
+        document: DocumentId,
+        *,
+        incarnation: Incarnation,
+        stamps: HybridClock,
+    ) -> OpenDocument:
+        """Open a document, new or stored.
+
+        Raises `StoreError`, and `EngineFailed` where its bytes make the engine panic; the
+        document is then set aside.
+        """
+        entrance = _Entrance()
+        await shell.use(document, LOCAL, entrance)
+        try:
+            await shell.settled(document)
+            stored = await shell.store.read(document)
+            updates = [] if stored is None else stored.updates()
+            known = shell.core.get(document)
+            if known is not None and known.head.splits_seen:
+                updates = heal(updates, shell.limits)
+            opened = cls(
+                shell,
+                document,
+                updates,
+                incarnation=incarnation,
+                stamps=stamps,
+                size=sum(map(len, updates)),
+            )
+        except EngineFailed as error:
+            shell.leave(document, LOCAL)
+            await shell.set_aside(document, f"opening it failed: {error}")
+            raise
+        except BaseException:
+            shell.leave(document, LOCAL)
+            raise
+        if entrance.error is not None:
+            # A commit failed meanwhile, and what was read may be from before or after it.
+            opened.close()
+            raise entrance.error
+        # What was delivered since the read is at the entrance; some of it may be in what was
+        # read, and applying it twice changes nothing.
+        shell.hand_over(document, LOCAL, opened)
+        opened.deliver(entrance.deltas)
+        if opened._error is not None:
+            raise opened._error
+        return opened
+
+    # --- what people use ---------------------------------------------------------------------
+
+    async def saved(self) -> None:
+        """Every edit made so far is on the disk.
+
+        Raises `EditNotStored` with the edits that are not, and never will be.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._is_closed:
+            raise DocumentClosed(f"{self.id!r} was closed")
+        try:
+            await self._shell.settled(self.id)
+        except CrdtStateError:
+            if self._error is None:
+                raise
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """End; what was edited will still be stored."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.presence.leave()
+            self._shell.leave(self.id, LOCAL)
+            super().close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this object has ended; `Replica.document` makes a new one."""
+        return self._is_closed
+
+    # --- as a subscriber ---------------------------------------------------------------------
+
+    def deliver(self, deltas: Sequence[Delta]) -> None:
+        """Integrate what others edited."""
+        self._apply(deltas)
+
+    def refused(self, refusal: Refusal) -> None:
+        """An edit of ours that the replica itself does not let in is handed back."""
+        if refusal.source == LOCAL:
+            self._end(EditNotStored(refusal.error.reason, (refusal.update,)))
+
+    def lost(self, error: Exception, own_edits: Sequence[bytes]) -> None:
+        """What this object shows is not what is stored."""
+        if own_edits:
+            error = EditNotStored(str(error), tuple(own_edits))
+        self._end(error)
+
+    # --- private -----------------------------------------------------------------------------
+
+    def _edited(self, update: bytes, is_local: bool) -> None:
+        if not is_local:
+            return
+        try:
+            self._shell.receive(self.id, LOCAL, OWN_USER, update, name=OWN_NAME)
+        except (UpdateRefused, DocumentClosed) as error:
+            self._end(EditNotStored(str(error), (update,)))
+            raise
+
+    def _apply(self, deltas: Sequence[Delta]) -> None:
+        self._postponed += [delta.update for delta in deltas if delta.source != LOCAL]
+        if self._is_within or self._is_closed:
+            return
+        updates, self._postponed = self._postponed, []
+        for update in updates:
+            try:
+                self.apply(update)
+            except ObserversFailed as error:
+                # A callback of the application failed; the update is in, and the writer that
+                # called us has nothing to do with it.
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": f"a callback on {self.id!r} failed", "exception": error}
+                )
+            except (EngineFailed, UpdateMalformed) as error:
+                self._end(error)
+                return
+
+    def enter(self, origin: object) -> None:
+        """Begin a transaction; what others edit waits for its end."""
+        super().enter(origin)
+        self._is_within = True
+
+    def leave(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End a transaction."""
+        try:
+            super().leave(error_type, error, traceback)
+        finally:
+            if not self._depth:
+                self._is_within = False
+                self._apply(())
+
+    def _end(self, error: Exception) -> None:
+        if self._error is None:
+            self._error = error
+        self.close()
+
+
+class _Entrance:
+    """Stands in for a document while it is being read."""
+
+    def __init__(self) -> None:
+        self.deltas: list[Delta] = []
+        self.error: Exception | None = None
+
+    def deliver(self, deltas: Sequence[Delta]) -> None:
+        self.deltas.extend(deltas)
+
+    def refused(self, refusal: Refusal) -> None:
+        """Nobody here has edited anything yet."""
+
+    def lost(self, error: Exception, own_edits: Sequence[bytes]) -> None:
+        """The document has to be opened again."""
+        self.error = error

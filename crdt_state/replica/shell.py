@@ -1,0 +1,496 @@
+"""Does what the core decides: one replica over one store, in one event loop.
+
+    receive ─► (end of the tick) decide ─► writer: take a batch, write it ─► deliver
+
+Whoever wants a document's updates *uses* it: a room of connections, a link to a remote, an open
+`Document`.  All three are subscribers and are told the same thing in the same order, after it
+has become durable.
+
+1. The writer never stops: whatever a store, a subscriber or a document does wrong ends that
+   batch, that subscription or that document's use, and is reported.
+2. Nobody is told of an update before it is durable, and everybody of the same ones in one order.
+3. Whoever waits (`settled`, `has_room`, `use`) is woken, at the latest by an error.
+4. What nobody uses is let go of as soon as nothing of it is under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Protocol, Self
+
+from crdt_state.errors import (
+    CrdtStateError,
+    DocumentClosed,
+    DocumentSetAside,
+    EngineFailed,
+    StoreError,
+    StoreUnavailable,
+    UpdateRefused,
+    UpdateTooLarge,
+    WorkerFailed,
+)
+from crdt_state.model import engine
+from crdt_state.model.state import decode_state_vector, encode_state_vector
+from crdt_state.replica.compaction import Compaction
+from crdt_state.replica.core import ReplicaCore
+from crdt_state.replica.document_core import LARGE_BYTES, LOCAL, SET_ASIDE, DocumentCore
+from crdt_state.replica.encodings import Encodings
+from crdt_state.replica.witness import Silent
+from crdt_state.storage.contract import NOTHING, SetMetadata
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator, Sequence
+    from random import Random
+    from types import TracebackType
+
+    from crdt_state.clocks import Clock
+    from crdt_state.identifiers import DocumentId
+    from crdt_state.limits import Limits
+    from crdt_state.replica.admission import Author
+    from crdt_state.replica.core import Batch
+    from crdt_state.replica.document_core import Delta, Refusal
+    from crdt_state.replica.witness import Witness
+    from crdt_state.replica.workers import Workers
+    from crdt_state.storage.contract import Store, Write
+
+__all__ = ["ReplicaShell", "Subscriber"]
+
+
+class Subscriber(Protocol):
+    """Whoever uses a document.  These are calls from the writer: they must not wait."""
+
+    def deliver(self, deltas: Sequence[Delta]) -> None:
+        """These updates are durable now; those that this subscriber brought are among them."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """An update that somebody at this document brought was not let in."""
+
+    def lost(self, error: Exception, own_edits: Sequence[bytes]) -> None:
+        """The document fell out of use: what was received and not delivered is not stored."""
+
+
+class ReplicaShell:
+    """One replica.  Use it as an async context manager."""
+
+    def __init__(
+        self,
+        store: Store,
+        workers: Workers,
+        *,
+        limits: Limits,
+        clock: Clock,
+        random: Random,
+        is_listening: bool = False,
+        witness: Witness | None = None,
+    ) -> None:
+        """Without effects; `is_listening` replicas repair split surrogates, others count them."""
+        self.store = store
+        self.limits = limits
+        self.clock = clock
+        self.random = random
+        self.workers = workers
+        self.witness: Witness = witness or Silent()
+        self.core = ReplicaCore(limits)
+        self.encodings = Encodings(store, workers, limits)
+        self.compaction = Compaction(self)
+        self.last = NOTHING
+        """The greatest sequence that is known to be durable and has been delivered."""
+        self._is_listening = is_listening
+        self._subscribers: dict[DocumentId, dict[int, Subscriber]] = {}
+        self._loading: dict[DocumentId, asyncio.Task[None]] = {}
+        self._next_source = LOCAL + 1
+        self._tick: asyncio.Handle | None = None
+        self._work = asyncio.Event()
+        self._one_large = asyncio.Semaphore(1)
+        self._room = asyncio.Event()
+        self._room.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closing = False
+        self._is_closed = False
+
+    async def __aenter__(self) -> Self:
+        self._start(self._write_batches(), "writer")
+        self._start(self.compaction.run(), "compaction")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Make everything received durable, then let go of the store and the workers."""
+        if self._is_closed:
+            return
+        self._is_closing = True  # from now on nothing more is received, so that this ends
+        await self.flush()
+        self._is_closed = True
+        tasks = [*self._tasks, *self._loading.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.workers.close()
+        await self.store.close()
+
+    # --- using documents ---------------------------------------------------------------------
+
+    def new_source(self) -> int:
+        """A number for somebody who will bring updates."""
+        self._next_source += 1
+        return self._next_source
+
+    async def use(self, document: DocumentId, source: int, subscriber: Subscriber) -> None:
+        """Subscribe, and load what admission must know of the document.
+
+        Raises `StoreError`; then nothing is subscribed.
+        """
+        while self.core.get(document) is None:
+            task = self._loading.get(document)
+            if task is None:
+                task = asyncio.create_task(self._load(document))
+                self._loading[document] = task
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError:
+                # Nobody else may be waiting for it; whoever is asks for it again.
+                task.add_done_callback(lambda _: self._let_go_unused(document))
+                raise
+        self._subscribers.setdefault(document, {})[source] = subscriber
+
+    def hand_over(self, document: DocumentId, source: int, subscriber: Subscriber) -> None:
+        """Let another subscriber take the place of one that uses the document.
+
+        Raises `DocumentClosed` when the document fell out of use meanwhile.
+        """
+        subscribers = self._subscribers.get(document, {})
+        if source not in subscribers:
+            raise DocumentClosed(f"{document!r} fell out of use; use it again")
+        subscribers[source] = subscriber
+
+    def leave(self, document: DocumentId, source: int) -> None:
+        """Unsubscribe; a document that nobody uses is let go of once it is settled."""
+        subscribers = self._subscribers.get(document)
+        if subscribers is None:
+            return
+        subscribers.pop(source, None)
+        if not subscribers:
+            del self._subscribers[document]
+            self._let_go_unused(document)
+
+    # --- the life of an update ---------------------------------------------------------------
+
+    def receive(
+        self, document: DocumentId, source: int, author: Author, update: bytes, *, name: str
+    ) -> None:
+        """Take an update in; it is decided at the end of this tick.
+
+        Raises `WriteNotPermitted`, `DocumentSetAside`, `DocumentClosed`.
+        """
+        if self._is_closing:
+            raise DocumentClosed("this replica is closing; nothing more is taken in")
+        self.core.receive(document, source, author, update, name=name)
+        self._decide_soon()
+        if self.core.waiting_bytes > self.limits.writer_queue_bytes_max:
+            self._room.clear()
+
+    async def has_room(self) -> None:
+        """Wait until the writer has caught up: what a reader of a connection does first."""
+        await self._room.wait()
+
+    async def settled(self, document: DocumentId) -> None:
+        """Everything received for `document` so far is decided, and durable if let in.
+
+        Raises `StoreError` when it could not be written.
+        """
+        waiter = asyncio.get_running_loop().create_future()
+        if not self.core.ask(document, waiter):
+            await waiter
+
+    async def difference(self, document: DocumentId, state_vector: bytes) -> bytes:
+        """What a peer with this state vector lacks of what is durable, as one update.
+
+        Raises `UpdateMalformed` or `UpdateTooLarge` for bytes that are no state vector,
+        `StoreError`, and `WorkerFailed` or `EngineFailed` for a document that cannot be encoded.
+        """
+        limits = self.limits
+        if len(state_vector) > limits.state_vector_bytes_max:
+            allowed = limits.state_vector_bytes_max
+            raise UpdateTooLarge("state_vector_bytes_max", allowed, len(state_vector))
+        if len(state_vector) > LARGE_BYTES:
+            vector = await asyncio.to_thread(decode_state_vector, state_vector)
+        else:
+            vector = decode_state_vector(state_vector)
+        known = self.core.get(document)
+        if known is not None:
+            # Clients that we do not know either make the question longer, not the answer.
+            ours = known.head.vector
+            known_there = {client: end for client, end in vector.items() if client in ours}
+            vector = known.head.aligned(known_there)
+        return await self.encodings.difference(document, encode_state_vector(vector))
+
+    async def flush(self) -> None:
+        """Everything received so far, for any document, is decided and written."""
+        while busy := self.core.busy():
+            for document in busy:
+                with suppress(CrdtStateError):  # told to the document's own subscribers
+                    await self.settled(document)
+
+    # --- the end of a tick -------------------------------------------------------------------
+
+    def _decide_soon(self) -> None:
+        if self._tick is None:
+            self._tick = asyncio.get_running_loop().call_soon(self._decide)
+
+    def _decide(self) -> None:
+        self._tick = None
+        decided = self.core.decide(self.clock.wall())
+        for refusal in decided.refusals:
+            self.witness.refused(refusal)
+            for source, subscriber in self._users_of(refusal.document):
+                with self._containing(refusal.document, source):
+                    subscriber.refused(refusal)
+        for waiter in decided.answered:
+            _resolve(waiter)
+        for document, error in decided.failed:
+            self._report(f"deciding about {document!r} failed", error)
+            self._drop(document, error)
+        if self._is_listening:
+            for document in decided.split:
+                self.core.withhold(document)
+                self._start(self._repair(document), "repair")
+        for document in decided.large:
+            self._start(self._prepare(document), "large update")
+        for document in decided.quiet:
+            self._let_go_unused(document)
+        if decided.unfinished:
+            self._decide_soon()
+        # What arrived may have added nothing, and then no commit follows that would say so.
+        self._wake_readers()
+        self._work.set()
+
+    async def _prepare(self, document: DocumentId) -> None:
+        """Read a large update in a thread, so that the event loop goes on with others.
+
+        One at a time: what is read takes many times its bytes.
+        """
+        async with self._one_large:
+            known = self.core.get(document)
+            if known is None or not known.awaits_preparation:
+                return
+            try:
+                await asyncio.to_thread(known.prepare)
+            except Exception as error:
+                self._report(f"deciding about {document!r} failed", error)
+                if self.core.get(document) is known:
+                    self._drop(document, error)
+                return
+        if self.core.get(document) is known:
+            self.core.resume(document)
+            self._decide_soon()
+
+    async def _write_batches(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while (batch := self.core.take_batch()) is not None:
+                await self._write(batch)
+
+    async def _write(self, batch: Batch) -> None:
+        began = self.clock.now()
+        try:
+            last = await self.store.write(batch.writes)
+        except StoreError as error:
+            self.witness.commit_failed(error)
+            self._fail(batch, error)
+        except Exception as error:
+            # Whatever it was, none of it may count as stored, and the others want to be written.
+            self._report("a store failed in an unexpected way", error)
+            self._fail(batch, StoreUnavailable(f"the store failed: {error!r}"))
+        else:
+            self.witness.committed(batch, self.clock.now() - began)
+            self.last = max(self.last, last)
+            self._deliver(batch)
+        self._wake_readers()
+
+    def _wake_readers(self) -> None:
+        if self.core.waiting_bytes <= self.limits.writer_queue_bytes_max:
+            self._room.set()
+
+    def _deliver(self, batch: Batch) -> None:
+        for document, deltas, answered in self.core.persisted(batch):
+            if deltas:
+                self.encodings.appended(document, [delta.update for delta in deltas])
+                for source, subscriber in self._users_of(document):
+                    with self._containing(document, source):
+                        subscriber.deliver(deltas)
+                self.compaction.grew(document, deltas)
+            for waiter in answered:
+                _resolve(waiter)
+            self._let_go_unused(document)
+
+    def _fail(self, batch: Batch, error: StoreError) -> None:
+        for document, own_edits, asked in self.core.failed(batch):
+            self._tell_lost(document, error, own_edits, asked)
+
+    def _drop(self, document: DocumentId, error: Exception) -> None:
+        """End the use of a document before its time; what is not being written yet is lost."""
+        if not isinstance(error, CrdtStateError):
+            error = DocumentClosed(f"{document!r} fell out of use: {error!r}")
+        _, own_edits, asked = self.core.abandon(document)
+        self._tell_lost(document, error, own_edits, asked)
+        self._wake_readers()
+
+    def _tell_lost(
+        self,
+        document: DocumentId,
+        error: Exception,
+        own_edits: Sequence[bytes],
+        asked: Sequence[object],
+    ) -> None:
+        self.encodings.drop(document)
+        self.compaction.left(document)
+        for waiter in asked:
+            _resolve(waiter, error)
+        for source, subscriber in self._subscribers.pop(document, {}).items():
+            with self._containing(document, source):
+                subscriber.lost(error, own_edits)
+
+    # --- around it ---------------------------------------------------------------------------
+
+    async def set_aside(self, document: DocumentId, reason: str) -> None:
+        """Refuse everything for `document` until a person has looked at it; the rest goes on.
+
+        What was received for it and is in no commit yet is not stored.
+        """
+        self.witness.set_aside(document, reason)
+        known = self.core.get(document)
+        if known is not None:
+            known.set_aside = reason
+            self.core.withhold(document)
+        try:
+            # Behind whatever is being written, so that nothing of it is under way afterwards.
+            await self.store.write([SetMetadata(SET_ASIDE, reason.encode(), document)])
+        except StoreError as error:
+            # It is aside until it is next used; then it does its harm, and this, once more.
+            self.witness.commit_failed(error)
+        if (loading := self._loading.get(document)) is not None:
+            await asyncio.wait([loading])  # it may have read the store before the write
+        self._drop(document, DocumentSetAside(reason))
+
+    async def _load(self, document: DocumentId) -> None:
+        try:
+            with suppress(StoreError):  # whom it concerns has been told
+                await self.settled(document)  # it may have been dropped while it was written
+            stored = await self.store.read(document)
+            size = 0 if stored is None else sum(map(len, stored.updates()))
+            if size > LARGE_BYTES:
+                # Reading so much takes longer than others should wait for the event loop.
+                opened = await asyncio.to_thread(DocumentCore, document, stored, self.limits)
+            else:
+                opened = DocumentCore(document, stored, self.limits)
+            self.core.open(opened)
+            if stored is not None:
+                self.last = max(self.last, stored.last)
+                self.compaction.loaded(stored)
+        finally:
+            self._loading.pop(document, None)
+
+    def _let_go_unused(self, document: DocumentId) -> None:
+        if document not in self._subscribers and not self.core.is_busy(document):
+            self.core.close(document)
+            self.compaction.left(document)
+
+    async def _repair(self, document: DocumentId) -> None:
+        """Make split surrogate pairs whole before anybody else sees them (DESIGN's one commit).
+
+        What has gathered for the document is kept back meanwhile, and is then replaced by an
+        update that says the same without the split.
+        """
+        known = self.core.get(document)
+        if known is None:
+            return
+        try:
+            while splits := known.take_splits():
+                await self.store.write([])  # writes are carried out in order: none is under way
+                stored = await self.store.read(document)
+                updates = [] if stored is None else stored.updates()
+                splitting = known.gathered_updates()
+                repaired = await self.workers.repair([*updates, engine.merge(splitting)], splits)
+                if self.core.get(document) is not known:
+                    return
+                if repaired is None:
+                    continue
+                folds: list[Write] = []
+                if stored is not None and updates:
+                    folds += self.compaction.writes(stored, repaired.folded)
+                known.repair(len(splitting), repaired.updates, folds)
+                self.encodings.drop(document)
+                self.witness.repaired(document)
+        except Exception as error:
+            # Unrepaired, the split must reach neither the log nor anybody else.
+            if self.core.get(document) is known:
+                await self._give_up_repair(document, error)
+        finally:
+            # Another opening of the document, meanwhile, may be having its own repair.
+            if self.core.get(document) is known:
+                self.core.release(document)
+                self._decide_soon()  # what arrived meanwhile may have been kept back with it
+            self._work.set()
+
+    async def _give_up_repair(self, document: DocumentId, error: Exception) -> None:
+        is_by_document = isinstance(error, EngineFailed | UpdateRefused) or (
+            isinstance(error, WorkerFailed) and error.is_by_document
+        )
+        if is_by_document:
+            await self.set_aside(document, f"a split surrogate pair could not be repaired: {error}")
+            return
+        if not isinstance(error, CrdtStateError):
+            self._report(f"repairing {document!r} failed", error)
+        # The disk or the machine is to blame: its peers come back and bring it again.
+        self._drop(document, error)
+
+    def _start(self, work: Coroutine[object, object, None], name: str) -> None:
+        if self._is_closed:
+            work.close()
+            raise DocumentClosed("this replica is closed")
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._report(f"the {task.get_name()} of a replica ended", error)
+
+    def _users_of(self, document: DocumentId) -> tuple[tuple[int, Subscriber], ...]:
+        return tuple(self._subscribers.get(document, {}).items())
+
+    @contextmanager
+    def _containing(self, document: DocumentId, source: int) -> Iterator[None]:
+        """Report what a subscriber raises, and unsubscribe it: it has missed what it was told."""
+        try:
+            yield
+        except Exception as error:
+            self._report(f"a user of {document!r} failed", error)
+            subscriber = self._subscribers.get(document, {}).pop(source, None)
+            if subscriber is not None:
+                with suppress(Exception):  # it has been reported once
+                    subscriber.lost(error, [])
+
+    def _report(self, what: str, error: BaseException) -> None:
+        asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error})
+
+
+def _resolve(waiter: object, error: Exception | None = None) -> None:
+    if not isinstance(waiter, asyncio.Future):
+        raise TypeError("the shell asks with futures")
+    if waiter.done():
+        return  # whoever asked has been cancelled
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(error)

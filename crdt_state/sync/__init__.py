@@ -1,0 +1,1 @@
+"""Exchanges between replicas, as values and machines: no sockets, no clocks, no tasks."""

@@ -1,0 +1,51 @@
+"""What a link or a listener needs of a connection: four verbs and two facts.
+
+`send` never waits: whoever fans out to many must not be held up by one.  What has been given to
+`send` and has not left yet is `buffered_bytes`; the caller decides what too much means.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["Connection", "ConnectionEnded", "Dial"]
+
+
+class ConnectionEnded(Exception):
+    """No more will be received; `code` and `reason` as in RFC 6455, section 7.4."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(f"closed with {code}{f' ({reason})' if reason else ''}")
+        self.code = code
+        self.reason = reason
+
+
+class Connection(Protocol):
+    """Ordered messages of bytes in both directions, until one side closes."""
+
+    @property
+    def remote_address(self) -> str:
+        """Who is at the other end, for logs and for bounds per address."""
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes given to `send` that have not left yet."""
+
+    async def receive(self) -> bytes:
+        """The next message.  Raises `ConnectionEnded`."""
+
+    def send(self, message: bytes) -> None:
+        """Give one message to the wire; nothing happens when the connection has ended."""
+
+    async def drained(self) -> None:
+        """Return when everything given to `send` has left, or the connection has ended."""
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Say goodbye and end; `receive` raises from now on."""
+
+
+class Dial(Protocol):
+    """How a link reaches a remote."""
+
+    async def __call__(self, url: str) -> Connection:
+        """A new connection to `url`.  Raises `OSError` or `ConnectionEnded`."""

@@ -1,0 +1,368 @@
+"""A replica that listens: accepts connections, checks them, and lets them into rooms.
+
+The order of checks is the order of cost: bounds per address and of time when a socket arrives,
+`Host` and `Origin` when its request has been read, the token, the right to read, and only then
+the document.  Every refusal after the handshake is a close code of 4400 to 4499 with a reason,
+because a browser's program cannot see the status of a handshake that failed.
+
+1. A step 1 is answered when everything that came before it on its connection is durable, from
+   durable rows, or not at all.
+2. Nothing that a peer sends is read before it has taken what it asked for, within bounds.
+3. Nobody is in a room whose document has fallen out of use, or stays after a grant has ended.
+4. Whatever a peer does ends its own conversation at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crdt_state.errors import (
+    CrdtStateError,
+    DocumentSetAside,
+    InvalidDocumentId,
+    RemoteError,
+    RemoteProtocolError,
+    TokenRejected,
+    UpdateRefused,
+    WriteNotPermitted,
+)
+from crdt_state.identifiers import document_id_from_path
+from crdt_state.model.inspect import inspect
+from crdt_state.protocol.ywebsocket import (
+    AwarenessUpdate,
+    PermissionDenied,
+    QueryAwareness,
+    SyncStep1,
+    SyncStep2,
+    Update,
+    decode,
+    encode,
+)
+from crdt_state.replica.admission import Author
+from crdt_state.replica.document_core import LARGE_BYTES
+from crdt_state.security.rate import Rate
+from crdt_state.transport.budget import Budget
+from crdt_state.transport.connection import Connection, ConnectionEnded
+from crdt_state.transport.member import Member
+from crdt_state.transport.room import Room
+from crdt_state.transport.websocket import WebSocketConnection, send_to_all
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from crdt_state.identifiers import DocumentId
+    from crdt_state.protocol.ywebsocket import Message
+    from crdt_state.replica.shell import ReplicaShell
+    from crdt_state.security.grant import Grant
+    from crdt_state.security.tokens import Authentication
+
+__all__ = ["Listener", "Traffic", "Visit"]
+
+MESSAGES_IN_A_ROW = 16
+"""Taken of one connection before others have their turn."""
+
+GOING_AWAY = 1012
+TRY_AGAIN_LATER = 1013
+EXPIRED = 4401
+FORBIDDEN = 4403
+NOT_A_DOCUMENT = 4404
+TOO_MANY = 4429
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What a connection asked for in its handshake: a path without query, and a token."""
+
+    path: str
+    token: str | None
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What went through a listener since it began; plain numbers, cheap to raise."""
+
+    connections: int = 0
+    connections_total: int = 0
+    messages_received: int = 0
+    bytes_received: int = 0
+    messages_sent: int = 0
+    bytes_sent: int = 0
+    rejected: int = 0
+    resynchronised: int = 0
+    dropped_as_slow: int = 0
+
+    def write(self, members: Sequence[Member], frame: bytes) -> None:
+        """Write a frame to members without waiting, and count it."""
+        self.messages_sent += len(members)
+        self.bytes_sent += len(members) * len(frame)
+        wires = [m.connection for m in members if isinstance(m.connection, WebSocketConnection)]
+        if wires:
+            send_to_all(wires, frame)
+        if len(wires) != len(members):
+            for member in members:
+                if not isinstance(member.connection, WebSocketConnection):
+                    member.connection.send(frame)
+
+
+class Listener:
+    """Runs conversations; whoever owns the sockets calls `converse` for each connection."""
+
+    def __init__(
+        self,
+        shell: ReplicaShell,
+        authentication: Authentication,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`sleep` is how time passes for who brings too much, and between signs of life."""
+        self.traffic = Traffic()
+        self.rooms: dict[DocumentId, Room] = {}
+        self._shell = shell
+        self._sleep = sleep
+        self._authentication = authentication
+        self._accounts: dict[str, _Account] = {}
+        self._large_answers = Budget(shell.limits.large_answers_bytes_max)
+        self._one_at_a_time = asyncio.Lock()
+        self._is_draining = False
+
+    async def converse(self, connection: Connection, visit: Visit) -> None:
+        """One conversation from its beginning to its end; never raises for what a peer did."""
+        self.traffic.connections += 1
+        self.traffic.connections_total += 1
+        try:
+            await self._converse(connection, visit)
+        except ConnectionEnded:
+            pass  # the ordinary end
+        except (RemoteError, InvalidDocumentId) as error:
+            self.traffic.rejected += 1
+            code = NOT_A_DOCUMENT if isinstance(error, InvalidDocumentId) else _code_of(error)
+            await _send_away(connection, code, str(error))
+        except CrdtStateError as error:
+            # Our store's, our workers' or our engine's; the peer may come again.
+            await connection.close(TRY_AGAIN_LATER, str(error))
+        finally:
+            self.traffic.connections -= 1
+
+    async def show_life(self) -> None:
+        """Say something in every room, for ever, often enough for stock clients to stay."""
+        while True:
+            await self._sleep(self._shell.limits.idle_message_seconds * 0.9)
+            for room in tuple(self.rooms.values()):
+                room.show_life()
+
+    async def drain(self) -> None:
+        """Let nobody in any more, make everything durable, say goodbye."""
+        self._is_draining = True
+        await self._shell.flush()
+        rooms = tuple(self.rooms.values())
+        goodbye = "the server is going down; reconnect"
+        await asyncio.gather(*(room.close(GOING_AWAY, goodbye) for room in rooms))
+
+    # --- one conversation --------------------------------------------------------------------
+
+    async def _converse(self, connection: Connection, visit: Visit) -> None:
+        if self._is_draining:
+            await connection.close(GOING_AWAY, "the server is going down; reconnect")
+            return
+        grant = self._authentication.grant(visit.token, now=self._shell.clock.wall())
+        document = document_id_from_path(visit.path)
+        if not grant.may_read(document):
+            raise RemoteProtocolError(f"no right to read {document!r}", code=FORBIDDEN)
+        author = Author(grant.identity, grant.may_write(document), grant.may_relay)
+        member = Member(connection, self._shell.new_source(), author)
+        account = self._arrive(member.name)
+        try:
+            room = await self._enter(document, member)
+            try:
+                with _Expiry(grant, room, member, self._shell):
+                    await self._listen(room, member, account.rate)
+            finally:
+                self._leave(room, member)
+        finally:
+            self._depart(member.name)
+
+    async def _listen(self, room: Room, member: Member, rate: Rate) -> None:
+        traffic, clock = self.traffic, self._shell.clock
+        in_a_row = 0
+        while room.is_here(member):
+            frame = await member.connection.receive()
+            if not room.is_here(member):
+                break
+            traffic.messages_received += 1
+            traffic.bytes_received += len(frame)
+            await self._take(room, member, decode(frame))
+            wait = rate.take(len(frame), clock.now())
+            if wait:
+                await self._sleep(wait)
+            await self._shell.has_room()
+            await self._has_read(member, at_most=self._shell.limits.peer_queue_bytes_max)
+            in_a_row += 1
+            if in_a_row == MESSAGES_IN_A_ROW:
+                # Nothing above waits while there is more to take; others want to, too.
+                in_a_row = 0
+                await asyncio.sleep(0)
+        if member.farewell is not None:
+            # Whoever returns first closes the connection, and this one knows the reason.
+            await asyncio.wait([member.farewell])
+
+    async def _has_read(self, member: Member, *, at_most: int) -> None:
+        """Wait until a member has taken what is written for it: questions cost it less than us."""
+        limits = self._shell.limits
+        if member.connection.buffered_bytes <= at_most:
+            return
+        if not await member.drained(limits.peer_slow_seconds_max):
+            self.traffic.dropped_as_slow += 1
+            raise RemoteProtocolError("this connection does not read what it asks for", code=4408)
+
+    async def _take(self, room: Room, member: Member, message: Message) -> None:
+        match message:
+            case Update(update) | SyncStep2(update):
+                await self._take_update(room, member, update)
+            case SyncStep1(state_vector):
+                await self._answer(room, member, state_vector)
+            case AwarenessUpdate(payload):
+                room.receive_awareness(member, payload)
+            case QueryAwareness():
+                room.answer_awareness(member)
+            case PermissionDenied():
+                raise RemoteProtocolError("only a server denies permission")
+
+    async def _take_update(self, room: Room, member: Member, update: bytes) -> None:
+        try:
+            self._shell.receive(
+                room.document, member.source, member.author, update, name=member.name
+            )
+        except WriteNotPermitted:
+            # A stock client answers our step 1 whether it may write or not.  Only what would
+            # change something is an offence.
+            if len(update) > LARGE_BYTES:
+                inspection = await asyncio.to_thread(inspect, update, self._shell.limits)
+            else:
+                inspection = inspect(update, self._shell.limits)
+            known = self._shell.core.get(room.document)
+            if known is None or not known.head.holds(inspection):
+                raise
+
+    async def _answer(self, room: Room, member: Member, state_vector: bytes) -> None:
+        """Answer a step 1: the barrier.  All that came before it on this socket is durable."""
+        await self._shell.settled(room.document)
+        update = await self._shell.difference(room.document, state_vector)
+        if len(update) <= LARGE_BYTES:
+            self.traffic.write([member], encode(SyncStep2(update)))
+            return
+        async with self._large_answers.spend(len(update)):
+            async with self._one_at_a_time:
+                # Copying it for a socket takes a while, and others want to be served in between.
+                self.traffic.write([member], encode(SyncStep2(update)))
+                await asyncio.sleep(0)
+            await self._has_read(member, at_most=LARGE_BYTES)
+
+    # --- rooms -------------------------------------------------------------------------------
+
+    async def _enter(self, document: DocumentId, member: Member) -> Room:
+        while True:
+            room = self.rooms.get(document)
+            if room is None or room.is_over:
+                room = self.rooms[document] = Room(document, self._shell, self.traffic)
+                room.opening = asyncio.create_task(self._open(room))
+            room.awaited_by += 1
+            try:
+                if room.opening is not None:
+                    await asyncio.shield(room.opening)
+                # While this waited, the document may have fallen out of use again.
+                if not room.is_over:
+                    self._check_may_enter(room)
+                    room.join(member)
+                    return room
+            finally:
+                room.awaited_by -= 1
+                self._forget_empty(room)
+
+    async def _open(self, room: Room) -> None:
+        try:
+            await self._shell.use(room.document, room.source, room)
+        finally:
+            if self.rooms.get(room.document) is not room:
+                # Everybody who waited for it has given up.
+                self._shell.leave(room.document, room.source)
+
+    def _check_may_enter(self, room: Room) -> None:
+        if self._is_draining:
+            raise RemoteProtocolError("the server is going down; reconnect", code=GOING_AWAY)
+        known = self._shell.core.get(room.document)
+        if known is not None and known.set_aside is not None:
+            raise DocumentSetAside(f"the document was set aside: {known.set_aside}")
+
+    def _leave(self, room: Room, member: Member) -> None:
+        room.leave(member)
+        self._forget_empty(room)
+
+    def _forget_empty(self, room: Room) -> None:
+        if room.members or room.awaited_by:
+            return
+        if self.rooms.get(room.document) is room:
+            del self.rooms[room.document]
+        self._shell.leave(room.document, room.source)
+
+    # --- identities --------------------------------------------------------------------------
+
+    def _arrive(self, name: str) -> _Account:
+        account = self._accounts.get(name)
+        if account is None:
+            account = _Account(Rate(self._shell.limits, self._shell.clock.now()))
+            self._accounts[name] = account
+        if account.connections >= self._shell.limits.identity_connections_max:
+            reason = f"{account.connections} connections are open already; close some"
+            raise RemoteProtocolError(reason, code=TOO_MANY)
+        account.connections += 1
+        return account
+
+    def _depart(self, name: str) -> None:
+        account = self._accounts[name]
+        account.connections -= 1
+        if not account.connections:
+            del self._accounts[name]
+
+
+@dataclass(slots=True)
+class _Account:
+    """What one identity, or one address where there are none, has open and brings."""
+
+    rate: Rate
+    connections: int = 0
+
+
+class _Expiry:
+    """Ends a conversation when its grant does."""
+
+    def __init__(self, grant: Grant, room: Room, member: Member, shell: ReplicaShell) -> None:
+        self._timer: asyncio.TimerHandle | None = None
+        self._room = room
+        self._member = member
+        if grant.expires_at is not None:
+            seconds = (grant.expires_at - shell.clock.wall()) / 1_000_000
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._end)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end(self) -> None:
+        self._room.send_away(self._member, EXPIRED, "the token has expired; bring a new one")
+
+
+def _code_of(error: RemoteError) -> int:
+    if isinstance(error, RemoteProtocolError | UpdateRefused | TokenRejected):
+        return error.code
+    return 4400
+
+
+async def _send_away(connection: Connection, code: int, reason: str) -> None:
+    if 4400 < code < 4500:
+        connection.send(encode(PermissionDenied(reason)))
+    await connection.close(code, reason)

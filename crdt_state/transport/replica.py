@@ -1,0 +1,226 @@
+"""The replica as an application has it: open a file, edit documents, connect.
+
+    async with Replica.open("notes.db") as replica:
+        replica.connect("ws://localhost:1234")
+        note = await replica.document("notes/today")
+        note.text("text").insert(0, "hello")
+
+It works at once and without a network; a link brings it in step in the background.
+
+1. A document is open once at most: who asks while it is being opened gets the same object.
+2. What is closed is let go of, also by the links, as soon as the remote holds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from typing import TYPE_CHECKING, Self
+
+from crdt_state.clocks import HybridClock, SystemClock
+from crdt_state.errors import DocumentClosed, LimitExceeded
+from crdt_state.identifiers import document_id
+from crdt_state.limits import DEFAULT_LIMITS
+from crdt_state.replica.open_document import OpenDocument
+from crdt_state.replica.shell import ReplicaShell
+from crdt_state.replica.workers import InProcess
+from crdt_state.storage.sqlite import SqliteStore
+from crdt_state.sync.exchange import Progress
+from crdt_state.transport.link import Link
+from crdt_state.transport.websocket import WebSocketDial
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Generator
+    from random import Random
+    from types import TracebackType
+
+    from crdt_state.clocks import Clock
+    from crdt_state.identifiers import DocumentId, Incarnation
+    from crdt_state.limits import Limits
+    from crdt_state.storage.contract import Store
+    from crdt_state.transport.connection import Dial
+
+__all__ = ["Replica"]
+
+PRESENCE_SECONDS = 3.0
+
+
+class Replica(ReplicaShell):
+    """A replica over a store.  `Replica.open` is the usual way to have one."""
+
+    def __init__(
+        self, store: Store, *, incarnation: Incarnation, limits: Limits, clock: Clock, dice: Random
+    ) -> None:
+        super().__init__(store, InProcess(limits), limits=limits, clock=clock, random=dice)
+        self._incarnation = incarnation
+        self._stamps = HybridClock(clock, drift_seconds_max=limits.register_drift_seconds_max)
+        self._open: dict[DocumentId, OpenDocument] = {}
+        self._opening: dict[DocumentId, asyncio.Task[OpenDocument]] = {}
+        self._links: list[Link] = []
+
+    @staticmethod
+    def open(
+        path: str | os.PathLike[str],
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        clock: Clock | None = None,
+        dice: Random | None = None,
+    ) -> Opening:
+        """Open the replica in the file `path`, which is made where there is none.
+
+        Use the result with `async with`, or await it and call `close` yourself.  Raises
+        `StoreInUse` while another process has the file, and other `StoreError`s.
+        """
+        return Opening(path, limits, clock or SystemClock(), dice)
+
+    async def close(self) -> None:
+        """Hang up, make everything durable, let go of the file."""
+        for link in tuple(self._links):
+            await link.close()
+        self._links.clear()
+        openings = tuple(self._opening.values())
+        for opening in openings:
+            opening.cancel()
+        await asyncio.gather(*openings, return_exceptions=True)
+        for document in tuple(self._open.values()):
+            document.close()
+        self._open.clear()
+        await super().close()
+
+    # --- documents ---------------------------------------------------------------------------
+
+    async def document(self, name: str) -> OpenDocument:
+        """Open a document; the same object while it is open.
+
+        Raises `InvalidDocumentId`, `StoreError`, and `LimitExceeded` when the open documents
+        together would take more than `Limits.open_documents_bytes_max`.
+        """
+        document = document_id(name)
+        opening = self._opening.get(document)
+        if opening is None:
+            known = self._open.get(document)
+            if known is not None and not known.is_closed:
+                return known
+            opening = self._opening[document] = asyncio.create_task(self._open_new(document))
+            opening.add_done_callback(lambda _: self._opening.pop(document))
+        # One who asked and gave up must not end it for the others.
+        return await asyncio.shield(opening)
+
+    async def _open_new(self, document: DocumentId) -> OpenDocument:
+        opened = await OpenDocument.open(
+            self, document, incarnation=self._incarnation, stamps=self._stamps
+        )
+        total = opened.size + sum(
+            other.size for other in self._open.values() if not other.is_closed
+        )
+        if total > self.limits.open_documents_bytes_max:
+            opened.close()
+            allowed = self.limits.open_documents_bytes_max
+            raise LimitExceeded("open_documents_bytes_max", allowed, total)
+        self._open[document] = opened
+        for link in self._links:
+            self._tie(link, opened)
+        return opened
+
+    async def let_go_of_closed(self) -> None:
+        """Stop following the documents that have been closed and are in step everywhere."""
+        for document, opened in tuple(self._open.items()):
+            # All links or none: what one brings late, the others are to be told.
+            if self._open.get(document) is not opened or not opened.is_closed:
+                continue
+            if any(link.progress_of(document) is not Progress.IN_SYNC for link in self._links):
+                continue
+            if not self.core.is_busy(document):
+                del self._open[document]
+                await asyncio.gather(*(link.unfollow(document) for link in self._links))
+
+    # --- links -------------------------------------------------------------------------------
+
+    def connect(
+        self,
+        url: str,
+        *,
+        token: str | Callable[[], str] | None = None,
+        dial: Dial | None = None,
+    ) -> Link:
+        """Keep in step with the server at `url`, in the background, until `disconnect`.
+
+        `token` is a bearer token, or a function that gives a fresh one for each connection.
+        """
+        if not url.startswith(("ws://", "wss://")):
+            raise ValueError(
+                f"{url!r} is not the address of a server; it begins with ws:// or wss://"
+            )
+        if any(link.remote == url.rstrip("/") for link in self._links):
+            raise DocumentClosed(f"already connected to {url}; disconnect that link first")
+        link = Link(self, url, dial or WebSocketDial(self.limits, token=token))
+        link.begin()
+        self._links.append(link)
+        for opened in self._open.values():
+            if not opened.is_closed:
+                self._tie(link, opened)
+        return link
+
+    async def disconnect(self, link: Link) -> None:
+        """End a link; what is not confirmed stays owed for the next time."""
+        if link in self._links:
+            self._links.remove(link)
+            await link.close()
+
+    def _tie(self, link: Link, opened: OpenDocument) -> None:
+        link.follow(opened.id).present(opened.presence)
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self._start(self._tend_presence(), "presence")
+        return self
+
+    async def _tend_presence(self) -> None:
+        while True:
+            await asyncio.sleep(PRESENCE_SECONDS)
+            for opened in tuple(self._open.values()):
+                if not opened.is_closed:
+                    opened.presence.tend()
+            await self.let_go_of_closed()
+
+
+class Opening:
+    """A replica that is about to be opened: await it, or use it with `async with`."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], limits: Limits, clock: Clock, dice: Random | None
+    ) -> None:
+        self._path = path
+        self._limits = limits
+        self._clock = clock
+        self._dice = dice or random.Random(secrets.randbits(128))  # noqa: S311 - names, jitter
+        self._replica: Replica | None = None
+
+    def __await__(self) -> Generator[object, None, Replica]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Replica:
+        self._replica = await self._open()
+        return self._replica
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._replica is not None:
+            await self._replica.close()
+
+    async def _open(self) -> Replica:
+        store = await SqliteStore.open(self._path, random=self._dice, limits=self._limits)
+        replica = Replica(
+            store,
+            incarnation=store.incarnation,
+            limits=self._limits,
+            clock=self._clock,
+            dice=self._dice,
+        )
+        return await replica.__aenter__()

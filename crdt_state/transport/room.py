@@ -1,0 +1,235 @@
+"""Everyone who is at one document through one listener.
+
+What has become durable goes to everyone but its author: merged within the tick, encoded once,
+and written without waiting for anybody.  A peer that does not keep up is left out until its
+buffer is empty and then brought up to date from the document's state, or closed.
+
+1. Nobody is waited for, and what is written for one connection is bounded by
+   `Limits.peer_queue_bytes_max` beyond the state it asked for.
+2. Whoever stays in the room has been sent all that was delivered, in an order that is safe.
+3. A connection that was sent away is not listened to any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from crdt_state.errors import CrdtStateError, EngineFailed, UpdateMalformed, UpdateRefused
+from crdt_state.model import engine
+from crdt_state.model.awareness import AwarenessRoom
+from crdt_state.protocol.ywebsocket import (
+    AwarenessUpdate,
+    PermissionDenied,
+    SyncStep1,
+    encode,
+    encode_update,
+)
+from crdt_state.replica.document_core import REPAIR
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Coroutine, Sequence
+
+    from crdt_state.identifiers import DocumentId
+    from crdt_state.replica.document_core import Delta, Refusal
+    from crdt_state.replica.shell import ReplicaShell
+    from crdt_state.transport.listener import Traffic
+    from crdt_state.transport.member import Member
+
+__all__ = ["Room"]
+
+TOO_SLOW = 4408
+TRY_AGAIN_LATER = 1013
+MERGED_UPDATES_MAX = 256
+MERGED_BYTES_MAX = 64 * 1024
+"""Beyond this a merge saves little and holds up everybody."""
+
+NOTHING_NEW = encode(AwarenessUpdate(b"\x00"))
+"""An awareness update without entries: a sign of life that changes nothing."""
+
+
+class Room:
+    """The members of one document; a subscriber of the replica."""
+
+    def __init__(self, document: DocumentId, shell: ReplicaShell, traffic: Traffic) -> None:
+        self.document = document
+        self.source = shell.new_source()
+        self.members: dict[int, Member] = {}
+        self.opening: asyncio.Future[None] | None = None
+        """Set by the listener: done when the replica has loaded the document."""
+        self.awaited_by = 0
+        """How many wait for that; they will join."""
+        self.is_over = False
+        """Whether the document fell out of use: nobody may join any more."""
+        self._shell = shell
+        self._traffic = traffic
+        self._awareness = AwarenessRoom(limits=shell.limits)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- coming and going --------------------------------------------------------------------
+
+    def join(self, member: Member) -> None:
+        """Let a member in and greet it: our state vector, and who else is here."""
+        self.members[member.source] = member
+        known = self._shell.core.get(self.document)
+        vector = engine.EMPTY_VECTOR if known is None else known.head.state_vector()
+        member.connection.send(encode(SyncStep1(vector)))
+        present = self._awareness.join(member.source)
+        if present is not None:
+            member.connection.send(encode(AwarenessUpdate(present)))
+
+    def leave(self, member: Member) -> None:
+        """A member's connection has ended; its awareness goes with it."""
+        if self.members.pop(member.source, None) is None:
+            return
+        farewell = self._awareness.leave(member.source)
+        if farewell is not None:
+            self._send_to_others(member, encode(AwarenessUpdate(farewell)))
+
+    # --- awareness ---------------------------------------------------------------------------
+
+    def receive_awareness(self, member: Member, payload: bytes) -> None:
+        """Pass on what is new.  Raises `RemoteProtocolError`."""
+        news = self._awareness.receive(member.source, payload)
+        if news is not None:
+            self._send_to_others(member, encode(AwarenessUpdate(news)))
+
+    def answer_awareness(self, member: Member) -> None:
+        """Tell one member who is here."""
+        present = self._awareness.encode()
+        member.connection.send(NOTHING_NEW if present is None else encode(AwarenessUpdate(present)))
+
+    def show_life(self) -> None:
+        """Say something to everyone, so that nobody takes a quiet server for a dead one."""
+        self._send(self._keeping_up(self.members.values()), NOTHING_NEW)
+
+    # --- as a subscriber ---------------------------------------------------------------------
+
+    def deliver(self, deltas: Sequence[Delta]) -> None:
+        """Send what is durable to everyone but its author."""
+        authors = {delta.source for delta in deltas}
+        others = [member for source, member in self.members.items() if source not in authors]
+        if others:
+            self._send_updates(others, deltas)
+        if len(authors) > 1:
+            for source in authors & self.members.keys():
+                theirs = [delta for delta in deltas if delta.source != source]
+                self._send_updates([self.members[source]], theirs)
+
+    def refused(self, refusal: Refusal) -> None:
+        """Tell the author, by closing its connection with the error's code and reason."""
+        member = self.members.get(refusal.source)
+        if member is not None:
+            self.send_away(member, refusal.error.code, refusal.error.reason)
+
+    def lost(self, error: Exception, own_edits: Sequence[bytes]) -> None:
+        """Send everyone away: stock clients come back and offer again what was not stored."""
+        self.is_over = True
+        code = error.code if isinstance(error, UpdateRefused) else TRY_AGAIN_LATER
+        for member in tuple(self.members.values()):
+            self.send_away(member, code, str(error))
+
+    async def close(self, code: int, reason: str) -> None:
+        """Say goodbye to everyone."""
+        for member in tuple(self.members.values()):
+            self.send_away(member, code, reason)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- sending -----------------------------------------------------------------------------
+
+    def _send_updates(self, members: list[Member], deltas: Sequence[Delta]) -> None:
+        ready = self._keeping_up(members)
+        if len(ready) < len(members):
+            for member in members:
+                if member.is_behind:
+                    member.miss(deltas, self._shell.limits)
+        if ready:
+            for frame in self._frames(deltas):
+                self._send(ready, frame)
+
+    def _frames(self, deltas: Sequence[Delta]) -> list[bytes]:
+        updates = [delta.update for delta in deltas]
+        if len(updates) == 1 or any(delta.source == REPAIR for delta in deltas):
+            return [encode_update(update) for update in updates]
+        try:
+            frames: list[bytes] = []
+            for start in range(0, len(updates), MERGED_UPDATES_MAX):
+                part = updates[start : start + MERGED_UPDATES_MAX]
+                if sum(map(len, part)) > MERGED_BYTES_MAX:
+                    frames += map(encode_update, part)
+                else:
+                    frames.append(encode_update(engine.merge(part)))
+        except (EngineFailed, UpdateMalformed):
+            # Each of them was let in by itself, so each can be sent by itself.
+            return [encode_update(update) for update in updates]
+        return frames
+
+    def _send(self, members: list[Member], frame: bytes) -> None:
+        if members:
+            self._traffic.write(members, frame)
+
+    def _send_to_others(self, author: Member, frame: bytes) -> None:
+        others = [member for member in self.members.values() if member is not author]
+        self._send(self._keeping_up(others), frame)
+
+    # --- those who are slow ------------------------------------------------------------------
+
+    def _keeping_up(self, members: Collection[Member]) -> list[Member]:
+        """Those that may be written to; who has fallen behind begins to be brought up to date."""
+        most = self._shell.limits.peer_queue_bytes_max
+        for member in members:
+            if not member.is_behind and member.connection.buffered_bytes > most:
+                member.is_behind = True
+                self._start(self._bring_up_to_date(member))
+        return [member for member in members if not member.is_behind]
+
+    async def _bring_up_to_date(self, member: Member) -> None:
+        try:
+            rest = await self._send_what_was_missed(member)
+        except CrdtStateError as error:
+            self.send_away(member, TRY_AGAIN_LATER, str(error))
+            return
+        if rest:
+            for frame in self._frames(rest):
+                self._send([member], frame)
+        present = self._awareness.encode()
+        if present is not None and self.is_here(member):
+            self._send([member], encode(AwarenessUpdate(present)))
+
+    async def _send_what_was_missed(self, member: Member) -> list[Delta]:
+        while True:
+            if not await member.drained(self._shell.limits.peer_slow_seconds_max):
+                self._traffic.dropped_as_slow += 1
+                self.send_away(member, TOO_SLOW, "this connection does not read fast enough")
+                return []
+            known = self._shell.core.get(self.document)
+            if known is None or not self.is_here(member):
+                return []
+            vector = engine.encode_state_vector(member.catching_up(known.head.vector))
+            update = await self._shell.difference(self.document, vector)
+            self._send([member], encode_update(update))
+            rest = member.caught_up()
+            if rest is not None:
+                self._traffic.resynchronised += 1
+                return rest
+
+    # --- those who have to go ----------------------------------------------------------------
+
+    def is_here(self, member: Member) -> bool:
+        """Whether this member has neither left nor been sent away."""
+        return self.members.get(member.source) is member
+
+    def send_away(self, member: Member, code: int, reason: str) -> None:
+        """Close a member's connection, in the background; it is not here any more."""
+        if not self.is_here(member):
+            return
+        self.leave(member)
+        if 4400 < code < 4500:
+            member.connection.send(encode(PermissionDenied(reason)))
+        member.farewell = self._start(member.connection.close(code, reason))
+
+    def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -1,0 +1,128 @@
+"""Connections over WebSocket, by the library `websockets`; nobody else imports it.
+
+Messages are binary.  A text message is a protocol error of the peer (RFC 6455's code 1003).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from websockets.asyncio.client import connect
+from websockets.asyncio.connection import broadcast
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from crdt_state.transport.connection import ConnectionEnded
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterable
+
+    from websockets.asyncio.connection import Connection as LibraryConnection
+
+    from crdt_state.limits import Limits
+
+__all__ = ["WebSocketConnection", "WebSocketDial", "send_to_all"]
+
+REASON_BYTES_MAX = 123  # a close frame's payload is 125 bytes, two of them the code
+
+
+class WebSocketConnection:
+    """A `Connection` over one WebSocket, at either end."""
+
+    def __init__(self, wire: LibraryConnection, limits: Limits) -> None:
+        self.wire = wire
+        self._close_seconds_max = limits.close_seconds_max
+        address: Any = wire.remote_address
+        self.remote_address: str = str(address[0]) if address else "unknown"
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes in the transport's write buffer; the kernel's own buffer is not counted."""
+        return self.wire.transport.get_write_buffer_size()
+
+    async def receive(self) -> bytes:
+        """The next binary message.  Raises `ConnectionEnded`."""
+        try:
+            message = await self.wire.recv()
+        except ConnectionClosed as closed:
+            raise _ended(closed) from None
+        if isinstance(message, str):
+            await self.close(1003, "binary messages only")
+            raise ConnectionEnded(1003, "the peer sent a text message")
+        return message
+
+    def send(self, message: bytes) -> None:
+        """Write without waiting; skipped when the connection is no longer open."""
+        broadcast((self.wire,), message)
+
+    async def drained(self) -> None:
+        """Return when the write buffer is below the library's low-water mark."""
+        # Not a ping: its answer would wait behind whatever we have not read yet.
+        with suppress(OSError):  # it is lost, and `receive` says why
+            await self.wire.drain()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """The closing handshake, cut short when the peer does not take part in it."""
+        short = reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
+        try:
+            async with asyncio.timeout(self._close_seconds_max):
+                await self.wire.close(code, short)
+        except TimeoutError:
+            self.wire.transport.abort()
+
+
+def send_to_all(connections: Iterable[WebSocketConnection], message: bytes) -> None:
+    """Write one message to many without waiting for any of them."""
+    broadcast([connection.wire for connection in connections], message)
+
+
+class WebSocketDial:
+    """Opens connections to `ws://` and `wss://` URLs."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        token: str | Callable[[], str] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`token` is brought as a bearer token; a function is asked anew for each connection."""
+        self._limits = limits
+        self._token = token
+        self._tls = tls
+
+    async def __call__(self, url: str) -> WebSocketConnection:
+        """A new connection to `url`.
+
+        Raises `OSError` when nobody answers, `ConnectionEnded` with code 4401 or 4403 when the
+        server refuses us by HTTP status, or with 1002 when what answers is no WebSocket server.
+        """
+        try:
+            wire = await connect(
+                url,
+                ssl=self._tls if url.startswith("wss:") else None,
+                additional_headers=self._headers(),
+                compression=None,
+                open_timeout=self._limits.handshake_seconds_max,
+                max_size=self._limits.message_bytes_max,
+            )
+        except InvalidURI as error:
+            raise ConnectionEnded(1002, str(error)) from None
+        except TimeoutError as error:
+            raise OSError("the handshake took too long") from error
+        except InvalidHandshake as error:
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            code = {401: 4401, 403: 4403, 404: 4404}.get(status or 0, 1002)
+            raise ConnectionEnded(code, str(error)) from None
+        return WebSocketConnection(wire, self._limits)
+
+    def _headers(self) -> dict[str, str]:
+        token = self._token() if callable(self._token) else self._token
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+def _ended(closed: ConnectionClosed) -> ConnectionEnded:
+    frame = closed.rcvd or closed.sent
+    return ConnectionEnded(frame.code, frame.reason) if frame else ConnectionEnded(1006)

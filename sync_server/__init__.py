@@ -1,0 +1,1 @@
+"""The server: settings, identity, endpoints and the shell around a listening replica."""

@@ -1,0 +1,94 @@
+"""Turns what the replica tells into metrics and log lines, and reads what it only counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from crdt_state.errors import StoreError
+    from crdt_state.identifiers import DocumentId
+    from crdt_state.replica.core import Batch
+    from crdt_state.replica.document_core import Refusal
+    from crdt_state.replica.shell import ReplicaShell
+    from crdt_state.replica.workers import WorkerProcesses
+    from crdt_state.transport.listener import Listener
+    from crdt_state.transport.websocket_server import WebSocketServer
+    from sync_server.metrics import ServerMetrics
+
+__all__ = ["Journal", "readings"]
+
+log = structlog.get_logger("replica")
+
+
+class Journal:
+    """Turns what the replica tells into metrics and log lines."""
+
+    def __init__(self, metrics: ServerMetrics) -> None:
+        self._metrics = metrics
+
+    def committed(self, batch: Batch, seconds: float) -> None:
+        """Count a commit."""
+        self._metrics.committed(len(batch.writes), seconds)
+        self._metrics.updates_admitted(batch.updates)
+
+    def commit_failed(self, error: StoreError) -> None:
+        """Say that the disk failed us."""
+        self._metrics.store_failed()
+        log.error("commit failed; its authors were sent away to come again", error=str(error))
+
+    def refused(self, refusal: Refusal) -> None:
+        """Say what was not let in."""
+        self._metrics.update_refused(refusal.error)
+        log.warning(
+            "update refused",
+            document=refusal.document,
+            error=type(refusal.error).__name__,
+            reason=refusal.error.reason,
+            size=len(refusal.update),
+        )
+
+    def folded(self, document: DocumentId, updates: int, state_bytes: int) -> None:
+        """Count a fold."""
+        self._metrics.folded()
+        log.debug("log folded", document=document, updates=updates, state_bytes=state_bytes)
+
+    def set_aside(self, document: DocumentId, reason: str) -> None:
+        """Say that a document needs a person."""
+        self._metrics.document_set_aside()
+        log.error("document set aside", document=document, reason=reason)
+
+    def repaired(self, document: DocumentId) -> None:
+        """Say that a split pair was made whole."""
+        self._metrics.repaired()
+        log.info("split surrogate pairs repaired", document=document)
+
+
+def readings(
+    shell: ReplicaShell, workers: WorkerProcesses, listener: Listener, server: WebSocketServer
+) -> dict[str, int]:
+    """All of `metrics.READINGS`, as they stand now."""
+    traffic = listener.traffic
+    members = [member for room in listener.rooms.values() for member in room.members.values()]
+    return {
+        "connections_opened": traffic.connections_total,
+        "connections_rejected": traffic.rejected,
+        "connections_refused": server.addresses_refused,
+        "origins_refused": server.origins_refused,
+        "slow_peers_resynchronised": traffic.resynchronised,
+        "slow_peers_dropped": traffic.dropped_as_slow,
+        "messages_received": traffic.messages_received,
+        "messages_sent": traffic.messages_sent,
+        "bytes_received": traffic.bytes_received,
+        "bytes_sent": traffic.bytes_sent,
+        "worker_processes_started": workers.processes_started,
+        "connections_open": traffic.connections,
+        "documents_in_use": len(shell.core),
+        "updates_pending": shell.core.pending_updates(),
+        "bytes_to_write": shell.core.waiting_bytes,
+        "bytes_to_send": sum(member.connection.buffered_bytes for member in members),
+        "encodings_bytes": shell.encodings.size,
+        "worker_jobs_waiting": workers.jobs_waiting,
+        "worker_jobs_running": workers.jobs_running,
+    }

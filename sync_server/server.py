@@ -1,0 +1,170 @@
+"""The server: a replica that listens, and what belongs around it.
+
+Settings in, an exit code out.  It starts by making sure it can serve (the store, the address)
+and ends by draining: nothing is accepted any more, everything received is on the disk, everyone
+has been told, and only then the process is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+
+from crdt_state.clocks import SystemClock
+from crdt_state.errors import CrdtStateError, SettingsRefused
+from crdt_state.replica.shell import ReplicaShell
+from crdt_state.replica.workers import WorkerProcesses
+from crdt_state.storage.sqlite import SqliteStore
+from crdt_state.transport.listener import Listener
+from crdt_state.transport.websocket_server import Answer, Asked, WebSocketServer
+from sync_server.http import Endpoints, Page, Readiness, Request
+from sync_server.journal import Journal, readings
+from sync_server.library import ShellLibrary
+from sync_server.logs import configure
+from sync_server.metrics import ServerMetrics
+
+if TYPE_CHECKING:
+    from sync_server.settings import ServerSettings
+
+__all__ = ["Server", "run"]
+
+log = structlog.get_logger("server")
+
+
+class Server:
+    """One server, from settings; `run` it within an event loop."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._stopping = asyncio.Event()
+        self.url: str | None = None
+        """Where it listens; set once it does."""
+
+    async def run(self) -> None:
+        """Serve until `stop`.
+
+        Raises `StoreError` when the store cannot be opened, `OSError` when the address cannot
+        be had, `SettingsRefused` when a key or certificate cannot be read.
+        """
+        settings, limits = self._settings, self._settings.limits
+        authentication, tls = settings.peer_authentication(), settings.tls()
+        clock = SystemClock()
+        dice = random.Random(secrets.randbits(128))  # noqa: S311 - names and jitter, no secrets
+        settings.store.mkdir(parents=True, exist_ok=True)
+        store = await SqliteStore.open(settings.store_file, random=dice, limits=limits)
+        if store.is_new_incarnation:
+            log.warning("this file was copied or restored: it goes on as a new incarnation")
+        metrics = ServerMetrics()
+        workers = WorkerProcesses(limits, count=settings.workers)
+        shell = ReplicaShell(
+            store,
+            workers,
+            limits=limits,
+            clock=clock,
+            random=dice,
+            is_listening=True,
+            witness=Journal(metrics),
+        )
+        async with shell:
+            listener = Listener(shell, authentication)
+            endpoints = Endpoints(
+                ShellLibrary(shell),
+                authentication,
+                clock,
+                metrics=metrics,
+                shows_metrics=settings.metrics,
+                limits=limits,
+            )
+
+            async def answer(asked: Asked) -> Answer | None:
+                if asked.target.startswith(Page.METRICS.value):
+                    metrics.measure(readings(shell, workers, listener, server))
+                response = await endpoints.answer(
+                    Request(asked.method, asked.target, asked.headers)
+                )
+                if response is None:
+                    return None
+                return Answer(response.status, response.headers, response.body)
+
+            server = WebSocketServer(
+                listener,
+                limits,
+                host=settings.host,
+                port=settings.port,
+                rules=settings.origin_rules(),
+                answer=answer,
+                tls=tls,
+            )
+            port = await server.start()
+            self._announce(port, is_secure=tls is not None)
+            endpoints.readiness = Readiness.READY
+            try:
+                await self._stopping.wait()
+            finally:
+                endpoints.readiness = Readiness.DRAINING
+                log.info("draining")
+                await server.drain()
+        log.info("stopped")
+
+    def stop(self) -> None:
+        """Begin to drain; a second call changes nothing."""
+        self._stopping.set()
+
+    def _announce(self, port: int, *, is_secure: bool) -> None:
+        settings = self._settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self.url = f"{'wss' if is_secure else 'ws'}://{host}:{port}"
+        for warning in settings.warnings():
+            log.warning(warning)
+        log.info(
+            "listening",
+            connect=f"{self.url}/<document id>",
+            store=str(settings.store_file),
+            authentication="on" if settings.has_authentication else "off",
+        )
+
+
+def run(settings: ServerSettings) -> int:
+    """Serve in the foreground until SIGINT or SIGTERM; the exit code."""
+    configure(settings.log_format, settings.log_level)
+    try:
+        with _runner() as runner:
+            return runner.run(_serve(settings))
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _serve(settings: ServerSettings) -> int:
+    server = Server(settings)
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt
+        loop.add_signal_handler(signal.SIGTERM, server.stop)
+        loop.add_signal_handler(signal.SIGINT, server.stop)
+    try:
+        await server.run()
+    except SettingsRefused as error:
+        log.error("cannot start", problem=str(error))
+        return 2
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        log.error("cannot listen", address=where, problem=str(error))
+        return 1
+    except CrdtStateError as error:
+        log.error("cannot go on", problem=str(error))
+        return 3
+    return 0
+
+
+def _runner() -> asyncio.Runner:
+    if sys.platform == "win32":
+        return asyncio.Runner()
+    import uvloop  # noqa: PLC0415 - there is none on Windows
+
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)

@@ -1,0 +1,204 @@
+"""`crdt_state.transport.replica`: what an application has in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crdt_state.errors import (
+    CrdtStateError,
+    DocumentClosed,
+    InvalidDocumentId,
+    LimitExceeded,
+    StoreInUse,
+    StoreUnavailable,
+)
+from crdt_state.sync.exchange import Progress
+from crdt_state.transport.replica import Replica
+from wired import (
+    IMPATIENT,
+    NOTES,
+    GatedStore,
+    connected,
+    opened_replica,
+    opened_server,
+    turn,
+    until,
+)
+
+
+async def test_a_replica_works_at_once_and_keeps_what_was_edited(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    async with Replica.open(path) as replica:
+        note = await replica.document("notes/today")
+        note.text("text").insert(0, "hello")
+    async with Replica.open(path) as replica:
+        note = await replica.document("notes/today")
+        assert str(note.text("text")) == "hello"
+
+
+async def test_a_second_replica_on_the_same_file_is_a_clear_error(tmp_path: Path) -> None:
+    async with Replica.open(tmp_path / "notes.db"):
+        with pytest.raises(StoreInUse):
+            await Replica.open(tmp_path / "notes.db")
+
+
+async def test_it_can_be_opened_without_a_block(tmp_path: Path) -> None:
+    replica = await Replica.open(tmp_path / "notes.db")
+    await replica.document("notes")
+    await replica.close()
+    await replica.close()
+    with pytest.raises(CrdtStateError):
+        await replica.document("notes")
+
+
+async def test_a_document_is_the_same_object_while_it_is_open() -> None:
+    async with opened_replica() as replica:
+        first, second = await asyncio.gather(replica.document("notes"), replica.document("notes"))
+        assert first is second
+        assert await replica.document("notes") is first
+        first.close()
+        assert await replica.document("notes") is not first
+
+
+async def test_one_who_gives_up_opening_does_not_end_it_for_others() -> None:
+    store = GatedStore()
+    async with opened_replica(store) as replica:
+        store.reading.clear()
+        gives_up = asyncio.create_task(replica.document("notes"))
+        stays = asyncio.create_task(replica.document("notes"))
+        await turn()
+        gives_up.cancel()
+        store.reading.set()
+        assert await replica.document("notes") is await stays
+
+
+async def test_opening_again_and_again_at_once_never_makes_two() -> None:
+    store = GatedStore()
+    async with opened_replica(store) as replica:
+        document = await replica.document("notes")
+        document.close()
+        store.reading.clear()
+        first = asyncio.create_task(replica.document("notes"))
+        await turn()
+        other = asyncio.create_task(replica.document("other"))
+        await turn()
+        second = asyncio.create_task(replica.document("notes"))
+        await turn()
+        store.reading.set()
+        assert await first is await second
+        await other
+
+
+async def test_a_document_that_could_not_be_opened_can_be_opened_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with opened_replica() as replica:
+
+        async def fail(_: object) -> None:
+            raise StoreUnavailable("an I/O error")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(replica.store, "read", fail)
+            with pytest.raises(StoreUnavailable):
+                await replica.document("notes")
+        assert not (await replica.document("notes")).is_closed
+
+
+async def test_open_documents_are_bounded_and_closed_ones_do_not_count() -> None:
+    limits = replace(IMPATIENT, open_documents_bytes_max=1_000)
+    async with opened_replica(limits=limits) as replica:
+        for name in ("one", "two"):
+            document = await replica.document(name)
+            document.text("text").insert(0, "x" * 600)
+            await document.saved()
+            document.close()
+        one = await replica.document("one")
+        with pytest.raises(LimitExceeded, match="open_documents_bytes_max"):
+            await replica.document("two")
+        one.close()
+        await replica.document("two")
+
+
+async def test_what_is_no_document_id_and_no_address_is_refused() -> None:
+    async with opened_replica() as replica:
+        with pytest.raises(InvalidDocumentId):
+            await replica.document("../notes")
+        with pytest.raises(ValueError, match="ws://"):
+            replica.connect("http://localhost")
+
+
+async def test_one_link_to_a_remote_at_a_time() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        link = connected(replica, server)
+        with pytest.raises(DocumentClosed, match="already connected"):
+            connected(replica, server)
+        await replica.disconnect(link)
+        await replica.disconnect(link)
+        connected(replica, server)
+
+
+async def test_a_closed_document_is_let_go_once_it_is_in_step() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        link = connected(replica, server)
+        document = await replica.document("notes")
+        await link.synced()
+        document.text("text").insert(0, "hello")
+        document.close()
+        await replica.let_go_of_closed()
+        assert link.progress_of(NOTES) is not Progress.OFFLINE, "its last edit is under way"
+        await link.synced()
+        await until(lambda: link.progress_of(NOTES) is Progress.IN_SYNC)
+        assert await replica.store.outbox(link.remote) == ()
+        await replica.let_go_of_closed()
+        assert link.progress_of(NOTES) is Progress.OFFLINE
+        await turn()
+        assert len(replica.core) == 0
+        assert server.listener.rooms == {}
+        again = await replica.document("notes")
+        assert str(again.text("text")) == "hello"
+        await link.synced()
+        assert link.progress_of(NOTES) is Progress.IN_SYNC
+
+
+async def test_an_open_document_is_not_let_go() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        link = connected(replica, server)
+        document = await replica.document("notes")
+        await link.synced()
+        await replica.let_go_of_closed()
+        assert link.progress_of(NOTES) is Progress.IN_SYNC
+        document.close()
+        again = await replica.document("notes")
+        await replica.let_go_of_closed()
+        assert not again.is_closed
+        assert link.progress_of(NOTES) is Progress.IN_SYNC
+
+
+async def test_closing_stores_what_was_edited_and_ends_every_link() -> None:
+    store = GatedStore()
+    async with opened_server() as server:
+        async with opened_replica(store) as replica:
+            link = connected(replica, server)
+            document = await replica.document("notes")
+            await link.synced()
+            document.text("text").insert(0, "hello")
+        assert document.is_closed
+        assert store.is_closed
+        assert len(store.appended()) == 1
+        await turn()
+        assert server.listener.traffic.connections == 0
+
+
+async def test_closing_ends_while_a_document_is_being_opened() -> None:
+    store = GatedStore()
+    async with opened_replica(store) as replica:
+        store.reading.clear()
+        opening = asyncio.create_task(replica.document("notes"))
+        await turn()
+        await replica.close()
+        with pytest.raises((asyncio.CancelledError, CrdtStateError)):
+            await opening
