@@ -15,11 +15,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from crdt_state.errors import CrdtStateError
-    from crdt_state.identifiers import DocumentId, document_id
+    from crdt_state.clocks import HybridClock, ManualClock
+    from crdt_state.errors import (
+        CrdtStateError,
+        DocumentClosed,
+        EditNotStored,
+        EngineFailed,
+        IndexOutOfRange,
+        LimitExceeded,
+        ObserversFailed,
+        RootTypeConflict,
+        StoreError,
+        UpdateRefused,
+        UpdateTooLarge,
+        UsageError,
+        ValueNotStorable,
+    )
+    from crdt_state.identifiers import ClientId, DocumentId, Incarnation, document_id
     from crdt_state.limits import DEFAULT_LIMITS, Limits
+    from crdt_state.model.awareness import AwarenessChange
+    from crdt_state.model.container import Event
+    from crdt_state.model.counter import Counter, CounterEvent
     from crdt_state.model.document import Document
+    from crdt_state.model.list import List, ListEvent
+    from crdt_state.model.map import KeyChange, Map, MapEvent
+    from crdt_state.model.movable import MovableList
+    from crdt_state.model.positions import Position, Side
+    from crdt_state.model.register import (
+        LwwRegister,
+        MultiValueEvent,
+        MultiValueRegister,
+        RegisterEvent,
+    )
+    from crdt_state.model.set import Set, SetEvent
+    from crdt_state.model.text import Delete, Delta, Insert, Retain, Text, TextEvent
+    from crdt_state.model.undo import UndoStack
+    from crdt_state.model.values import Codec
+    from crdt_state.replica.events import EventsMissed, changes
     from crdt_state.replica.open_document import OpenDocument
+    from crdt_state.replica.presence import Presence
     from crdt_state.storage.memory import MemoryStore
     from crdt_state.storage.sqlite import SqliteStore
     from crdt_state.sync.exchange import Progress
@@ -27,34 +61,108 @@ if TYPE_CHECKING:
     from crdt_state.transport.replica import Replica
 
 __all__ = [
-    "DEFAULT_LIMITS",
+    "AwarenessChange",
+    "ClientId",
+    "Codec",
+    "Counter",
+    "CounterEvent",
     "CrdtStateError",
+    "DEFAULT_LIMITS",
+    "Delete",
+    "Delta",
     "Document",
+    "DocumentClosed",
     "DocumentId",
+    "EditNotStored",
+    "EngineFailed",
+    "Event",
+    "EventsMissed",
+    "HybridClock",
+    "Incarnation",
+    "IndexOutOfRange",
+    "Insert",
+    "KeyChange",
+    "LimitExceeded",
     "Limits",
     "Link",
+    "List",
+    "ListEvent",
+    "LwwRegister",
+    "ManualClock",
+    "Map",
+    "MapEvent",
     "MemoryStore",
+    "MovableList",
+    "MultiValueEvent",
+    "MultiValueRegister",
+    "ObserversFailed",
     "OpenDocument",
+    "Position",
+    "Presence",
     "Progress",
+    "RegisterEvent",
     "Replica",
+    "Retain",
+    "RootTypeConflict",
+    "Set",
+    "SetEvent",
+    "Side",
     "SqliteStore",
+    "StoreError",
+    "Text",
+    "TextEvent",
+    "UndoStack",
+    "UpdateRefused",
+    "UpdateTooLarge",
+    "UsageError",
+    "ValueNotStorable",
+    "changes",
     "document_id",
 ]
 
-_HOMES = {
-    "DEFAULT_LIMITS": "limits",
-    "CrdtStateError": "errors",
-    "Document": "model.document",
-    "DocumentId": "identifiers",
-    "Limits": "limits",
-    "Link": "transport.link",
-    "MemoryStore": "storage.memory",
-    "OpenDocument": "replica.open_document",
-    "Progress": "sync.exchange",
-    "Replica": "transport.replica",
-    "SqliteStore": "storage.sqlite",
-    "document_id": "identifiers",
+_NAMES_OF = {
+    "clocks": ["HybridClock", "ManualClock"],
+    "errors": [
+        "CrdtStateError",
+        "DocumentClosed",
+        "EditNotStored",
+        "EngineFailed",
+        "IndexOutOfRange",
+        "LimitExceeded",
+        "ObserversFailed",
+        "RootTypeConflict",
+        "StoreError",
+        "UpdateRefused",
+        "UpdateTooLarge",
+        "UsageError",
+        "ValueNotStorable",
+    ],
+    "identifiers": ["ClientId", "DocumentId", "Incarnation", "document_id"],
+    "limits": ["DEFAULT_LIMITS", "Limits"],
+    "model.awareness": ["AwarenessChange"],
+    "model.container": ["Event"],
+    "model.counter": ["Counter", "CounterEvent"],
+    "model.document": ["Document"],
+    "model.list": ["List", "ListEvent"],
+    "model.map": ["KeyChange", "Map", "MapEvent"],
+    "model.movable": ["MovableList"],
+    "model.positions": ["Position", "Side"],
+    "model.register": ["LwwRegister", "MultiValueEvent", "MultiValueRegister", "RegisterEvent"],
+    "model.set": ["Set", "SetEvent"],
+    "model.text": ["Delete", "Delta", "Insert", "Retain", "Text", "TextEvent"],
+    "model.undo": ["UndoStack"],
+    "model.values": ["Codec"],
+    "replica.events": ["EventsMissed", "changes"],
+    "replica.open_document": ["OpenDocument"],
+    "replica.presence": ["Presence"],
+    "storage.memory": ["MemoryStore"],
+    "storage.sqlite": ["SqliteStore"],
+    "sync.exchange": ["Progress"],
+    "transport.link": ["Link"],
+    "transport.replica": ["Replica"],
 }
+
+_HOMES = {name: home for home, names in _NAMES_OF.items() for name in names}
 
 
 def __getattr__(name: str) -> object:

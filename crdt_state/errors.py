@@ -17,6 +17,7 @@
     ├── RemoteError                     a peer's: it is told, and we go on
     │   ├── TokenRejected               a token that proves nothing here
     │   ├── RemoteProtocolError         bytes or an order of messages that the protocol forbids
+    │   ├── EditRefused                 a remote does not let our own user's edit in; handed back
     │   └── UpdateRefused               an update that is not let in
     │       ├── UpdateMalformed         not an update, or one that would harm the engine
     │       ├── UpdateTooLarge          beyond a bound of `Limits`
@@ -31,11 +32,12 @@
     │   ├── EditNotStored               our own user's edit is not on the disk; it is handed back
     │   └── StoreTooNew                 written by a later version of this software
     ├── EngineFailed                    the native engine panicked: the document must be rebuilt
+    ├── ObserversFailed                 (ExceptionGroup) callbacks raised after a transaction
     ├── WorkerFailed                    a worker process did not bring its job to an end
     └── DemonstrationFailed             a process of `crdt-state demo` did not do its part
 
 Codes 4400 to 4499 are close codes of a WebSocket (RFC 6455, section 7.4.2) and are what a
-stock Yjs client sees; our own client turns them back into these classes.
+stock Yjs client sees; our own client hands them back as `EditRefused.code`.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ __all__ = [
     "DocumentClosed",
     "DocumentSetAside",
     "EditNotStored",
+    "EditRefused",
     "EngineFailed",
     "FoldOutdated",
     "IndexOutOfRange",
@@ -211,6 +214,40 @@ class RemoteProtocolError(RemoteError):
         super().__init__(reason)
         self.reason = reason
         self.code = code
+
+
+class EditRefused(RemoteError):
+    """A remote does not let in what was edited here; `updates` hands it back.
+
+    Sibling of `EditNotStored`.  What the remote does not hold was set aside, and the document is
+    again as the remote holds it.  `code` is the close code by which `remote` refused.  Where the
+    document was open it is closed: open it again, and make the edit again in another form.
+    """
+
+    def __init__(
+        self, document: str, *, remote: str, code: int, reason: str, updates: tuple[bytes, ...]
+    ) -> None:
+        super().__init__(
+            f"{remote} refused what was edited in {document!r} ({code}: {reason}); it was set "
+            f"aside; open the document again and make the edit in a form that is let in"
+        )
+        self.document = document
+        self.remote = remote
+        self.code = code
+        self.reason = reason
+        self.updates = updates
+
+    def with_more(self, updates: Sequence[bytes]) -> EditRefused:
+        """The same, handing back `updates` as well."""
+        if not updates:
+            return self
+        return EditRefused(
+            self.document,
+            remote=self.remote,
+            code=self.code,
+            reason=self.reason,
+            updates=(*self.updates, *updates),
+        )
 
 
 class UpdateRefused(RemoteError):

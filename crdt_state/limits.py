@@ -86,23 +86,31 @@ class Limits:
     connections_per_address_max: int = 5_000
     handshake_seconds_max: float = 10.0
     identity_connections_max: int = 20_000
-    identity_updates_per_second_max: float = 200_000.0
+    identity_messages_per_second_max: float = 200_000.0
     identity_bytes_per_second_max: float = 256 * 1024 * 1024.0
     idle_message_seconds: float = 10.0
+    # A question that was not answered with yes is asked again after twice as long.
     confirm_seconds: float = 0.1
+    confirm_seconds_max: float = 30.0
+    # Documents that one link talks about at once, but for those that the application has open.
+    link_conversations_max: int = 64
+    link_refusals_max: int = 64
+    # Before a document that a remote will not have is offered to it again.
+    refused_seconds: float = 600.0
+    remotes_max: int = 64
     reconnect_seconds_min: float = 0.1
     reconnect_seconds_max: float = 30.0
     close_seconds_max: float = 5.0
     drain_seconds_max: float = 10.0
 
     # Identity (security).
-    token_bytes_max: int = 8_192
+    token_bytes_max: int = 7_168
     token_rights_max: int = 256
     token_keys_max: int = 64
     token_leeway_seconds_max: float = 60.0
 
     # HTTP (sync_server/http).
-    http_path_bytes_max: int = 8_192
+    http_path_bytes_max: int = 7_168
     http_page_documents_max: int = 1_000
     http_page_scanned_documents_max: int = 10_000
 

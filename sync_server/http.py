@@ -93,7 +93,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole answer; the shell adds `Content-Length`, `Date` and `Connection`."""
+    """A whole answer; the shell adds `Content-Length` and `Connection`."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -291,7 +291,7 @@ class Endpoints:
             case Kind.HEAD:
                 summary = await self._library.head(document)
                 if summary is not None:
-                    return _json(HTTPStatus.OK, _in_numbers(summary))
+                    return _json(HTTPStatus.OK, summary.in_numbers())
             case Kind.UPDATE:
                 body = await self._library.update(document)
                 if body is not None:
@@ -335,7 +335,7 @@ class Endpoints:
         return _json(
             HTTPStatus.OK,
             {
-                "documents": [_in_numbers(summary) for summary in page],
+                "documents": [summary.in_numbers() for summary in page],
                 "next": page[-1].document if has_more else None,
             },
         )
@@ -447,20 +447,9 @@ def _bearer(request: Request) -> str | None:
     return token.strip()
 
 
-def _in_numbers(summary: Summary) -> dict[str, str | int]:
-    return {
-        "document": summary.document,
-        "last_sequence": summary.last,
-        "log_updates": summary.log_updates,
-        "log_bytes": summary.log_bytes,
-        "checkpoint_bytes": summary.checkpoint_bytes,
-        "pending_updates": summary.pending_updates,
-        "quarantined_updates": summary.quarantined_updates,
-    }
-
-
 def _filename(asked: ShowDocument) -> str:
-    return quote(asked.document.rpartition("/")[2] + ".yjs", safe="")
+    # Twice: the name itself is percent-encoded, so that `crdt-state import` reads the id back.
+    return quote(quote(asked.document, safe="") + ".bin", safe="")
 
 
 def _json(

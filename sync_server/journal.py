@@ -38,6 +38,11 @@ class Journal:
         self._metrics.store_failed()
         log.error("commit failed; its authors were sent away to come again", error=str(error))
 
+    def store_failed(self, error: StoreError) -> None:
+        """Say that work in the background could not be done."""
+        self._metrics.store_failed()
+        log.error("the store failed in the background; nobody lost anything", error=str(error))
+
     def refused(self, refusal: Refusal) -> None:
         """Say what was not let in."""
         self._metrics.update_refused(refusal.error)
@@ -75,6 +80,8 @@ def readings(
         "connections_opened": traffic.connections_total,
         "connections_rejected": traffic.rejected,
         "connections_refused": server.addresses_refused,
+        "connections_cut_off": server.intake.cut_off,
+        "tokens_rejected": traffic.tokens_rejected,
         "origins_refused": server.origins_refused,
         "slow_peers_resynchronised": traffic.resynchronised,
         "slow_peers_dropped": traffic.dropped_as_slow,

@@ -41,7 +41,9 @@ GROUP_WRITES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 TOTALS = {
     "connections_opened": "Connections that finished the handshake.",
     "connections_rejected": "Connections ended for what the peer did.",
-    "connections_refused": "Sockets refused because their address had too many.",
+    "connections_refused": "Sockets refused because their address, or all together, had too many.",
+    "connections_cut_off": "Connections cut off: unfinished messages took too much memory.",
+    "tokens_rejected": "Connections whose token was missing, invalid or expired.",
     "origins_refused": "Requests refused for their Origin or Host.",
     "slow_peers_resynchronised": "Peers that fell behind and were brought up to date.",
     "slow_peers_dropped": "Peers that fell behind and were closed.",
@@ -84,7 +86,7 @@ class ServerMetrics:
             name: Gauge(f"{PREFIX}_{name}", what, registry=registry) for name, what in SIZES.items()
         }
         self._authentication_failures = counter(
-            "authentication_failures", "Tokens that were rejected or missing."
+            "authentication_failures", "HTTP requests whose token was rejected or missing."
         )
         self._admitted = counter("updates_admitted", "Updates let in.")
         refused = counter("updates_refused", "Updates not let in.", ("reason",))
@@ -93,7 +95,7 @@ class ServerMetrics:
         self._refused = {reason: refused.labels(reason) for reason in reasons}
         self._commit_seconds = Histogram(
             f"{PREFIX}_commit_seconds",
-            "From the begin of a group's commit until it is on the disk.",
+            "From the beginning of a group's commit until it is on the disk.",
             buckets=COMMIT_SECONDS,
             registry=registry,
         )
@@ -103,7 +105,7 @@ class ServerMetrics:
             buckets=GROUP_WRITES,
             registry=registry,
         )
-        self._store_errors = counter("store_errors", "Commits that failed.")
+        self._store_errors = counter("store_errors", "Times that the store failed.")
         self._folds = counter("folds", "Logs folded into a checkpoint.")
         self._set_aside = counter("documents_set_aside", "Documents set aside for a person.")
         self._repairs = counter("surrogate_repairs", "Repairs of split surrogate pairs.")

@@ -13,12 +13,11 @@ import random
 import secrets
 import signal
 import sys
-from typing import TYPE_CHECKING
 
 import structlog
 
 from crdt_state.clocks import SystemClock
-from crdt_state.errors import CrdtStateError, SettingsRefused
+from crdt_state.errors import CrdtStateError, SettingsRefused, StoreUnavailable
 from crdt_state.replica.shell import ReplicaShell
 from crdt_state.replica.workers import WorkerProcesses
 from crdt_state.storage.sqlite import SqliteStore
@@ -29,9 +28,7 @@ from sync_server.journal import Journal, readings
 from sync_server.library import ShellLibrary
 from sync_server.logs import configure
 from sync_server.metrics import ServerMetrics
-
-if TYPE_CHECKING:
-    from sync_server.settings import ServerSettings
+from sync_server.settings import ServerSettings, names_of
 
 __all__ = ["Server", "run"]
 
@@ -57,7 +54,12 @@ class Server:
         authentication, tls = settings.peer_authentication(), settings.tls()
         clock = SystemClock()
         dice = random.Random(secrets.randbits(128))  # noqa: S311 - names and jitter, no secrets
-        settings.store.mkdir(parents=True, exist_ok=True)
+        try:
+            settings.store.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"{settings.store} cannot be made ({error.strerror}); set {names_of('store')}"
+            ) from error
         store = await SqliteStore.open(settings.store_file, random=dice, limits=limits)
         if store.is_new_incarnation:
             log.warning("this file was copied or restored: it goes on as a new incarnation")
@@ -84,7 +86,7 @@ class Server:
             )
 
             async def answer(asked: Asked) -> Answer | None:
-                if asked.target.startswith(Page.METRICS.value):
+                if settings.metrics and asked.target.partition("?")[0] == Page.METRICS.value:
                     metrics.measure(readings(shell, workers, listener, server))
                 response = await endpoints.answer(
                     Request(asked.method, asked.target, asked.headers)
@@ -163,8 +165,8 @@ async def _serve(settings: ServerSettings) -> int:
 
 
 def _runner() -> asyncio.Runner:
-    if sys.platform == "win32":
+    if sys.platform == "win32" or sys.implementation.name != "cpython":
         return asyncio.Runner()
-    import uvloop  # noqa: PLC0415 - there is none on Windows
+    import uvloop  # noqa: PLC0415 - not everywhere
 
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)

@@ -81,7 +81,7 @@ SECRETS = frozenset({"jwt_secret"})
 KEY_FILE_BYTES_MAX = 1_048_576
 
 # Variables with our prefix that are not for the server.
-OTHER_VARIABLES = frozenset({FILE_VARIABLE, PREFIX + "DATA", PREFIX + "TOKEN"})
+OTHER_VARIABLES = frozenset({FILE_VARIABLE, PREFIX + "DATA"})
 
 
 class AuthenticationKind(Enum):

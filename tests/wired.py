@@ -168,6 +168,9 @@ class Witnessing:
     def commit_failed(self, error: StoreError) -> None:
         self.failures.append(error)
 
+    def store_failed(self, error: StoreError) -> None:
+        self.failures.append(error)
+
     def refused(self, refusal: Refusal) -> None:
         self.refusals.append(refusal)
 

@@ -230,9 +230,12 @@ class Awareness:
             if client != self.client and now - known.seen >= OUTDATED_SECONDS
         )
 
-    def forget_others(self) -> AwarenessChange:
-        """Take everyone else for gone, without a memory of them: the connection is lost."""
-        others = [client for client in self._known if client != self.client]
+    def forget(self, clients: Iterable[ClientId]) -> AwarenessChange:
+        """Take these for gone, without a memory of them: who told us of them is lost.
+
+        Never ourselves; who is not known is passed over.
+        """
+        others = [each for each in clients if each != self.client and each in self._known]
         change = self._remove(others)
         for client in others:
             self._drop(client)

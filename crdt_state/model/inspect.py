@@ -38,7 +38,7 @@ from crdt_state.model.update import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from crdt_state.limits import Limits
     from crdt_state.model.ranges import Place
@@ -50,7 +50,6 @@ __all__ = [
     "Survey",
     "Typing",
     "claimed_range",
-    "divide",
     "inspect",
     "pieces",
 ]
@@ -87,31 +86,6 @@ def claimed_range(update: bytes) -> Range | None:
     if client > CLIENT_ID_MAX or clock >= COUNTER_MAX:
         return None
     return Range(client, clock, clock + 1)
-
-
-def divide(update: bytes, ceilings: Mapping[int, int]) -> tuple[bytes, bytes]:
-    """(part that may go in now, part that waits), each a whole update, either maybe empty.
-
-    Of each client the structs that end at or below its ceiling go now, cut where a struct ends;
-    a client without a ceiling has none of its structs held back.  So do deletes of what lies
-    below the ceilings.  For states of stock clients that carry what they themselves wait for.
-    """
-    sides: tuple[_Sections, _Sections] = ([], [])
-    reader = UpdateReader(update, UNBOUNDED)
-    for struct in reader.structs():
-        ceiling = ceilings.get(struct.client, COUNTER_MAX)
-        side = sides[0 if struct.clock + struct.length <= ceiling else 1]
-        if not side or side[-1][0] != struct.client:
-            side.append((struct.client, struct.clock, []))
-        side[-1][2].append(update[struct.at : struct.end])
-    deletes: tuple[list[Range], list[Range]] = ([], [])
-    for client, start, end in merged(reader.deletes()):
-        ceiling = ceilings.get(client, COUNTER_MAX)
-        if start < min(end, ceiling):
-            deletes[0].append(Range(client, start, min(end, ceiling)))
-        if end > max(start, ceiling):
-            deletes[1].append(Range(client, max(start, ceiling), end))
-    return _encoded(sides[0], deletes[0]), _encoded(sides[1], deletes[1])
 
 
 def pieces(update: bytes, structs_max: int) -> list[bytes]:

@@ -13,6 +13,7 @@ and its document is set aside.
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from crdt_state.errors import EngineFailed, StoreError, UpdateRefused, UsageError, WorkerFailed
@@ -21,7 +22,7 @@ from crdt_state.replica.document_core import SET_ASIDE, DocumentCore
 from crdt_state.storage.contract import Fold
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from crdt_state.identifiers import DocumentId
     from crdt_state.limits import Limits
@@ -42,6 +43,12 @@ class _Growth(NamedTuple):
     updates: int
     log_bytes: int
     state_bytes: int
+
+
+class _Run:
+    """One fold under way; void when what it read has been replaced meanwhile."""
+
+    is_void = False
 
 
 def is_fold_due(updates: int, log_bytes: int, state_bytes: int, limits: Limits) -> bool:
@@ -66,6 +73,8 @@ class Compaction:
         self._growth: dict[DocumentId, _Growth] = {}
         self._due: dict[DocumentId, None] = {}
         self._wake = asyncio.Event()
+        self._running: dict[DocumentId, list[_Run]] = {}
+        self._withheld: set[DocumentId] = set()
 
     def loaded(self, stored: StoredDocument) -> None:
         """A document has come into use."""
@@ -104,6 +113,32 @@ class Compaction:
         Raises `WorkerFailed` or `EngineFailed` when the document harms whoever opens it, and
         `StoreError`.
         """
+        if document in self._withheld:
+            return False
+        run = _Run()
+        self._running.setdefault(document, []).append(run)
+        try:
+            return await self._fold(document, run)
+        finally:
+            self._running[document].remove(run)
+            if not self._running[document]:
+                del self._running[document]
+
+    @contextmanager
+    def withheld(self, document: DocumentId) -> Iterator[None]:
+        """Fold nothing of a document meanwhile, and let what is being folded come to nothing.
+
+        For whoever replaces what is stored: a fold of what was there before would bring it back.
+        """
+        self._withheld.add(document)
+        for run in self._running.get(document, ()):
+            run.is_void = True
+        try:
+            yield
+        finally:
+            self._withheld.discard(document)
+
+    async def _fold(self, document: DocumentId, run: _Run) -> bool:
         stored = await self._shell.store.read(document)
         if stored is None or not stored.log or SET_ASIDE in stored.metadata:
             return False
@@ -111,6 +146,8 @@ class Compaction:
         if folded.waiting:
             # Admission lets in only what can be integrated, so this is damage; the rows stay.
             raise EngineFailed(f"{len(folded.waiting)} updates of its log cannot be integrated")
+        if run.is_void:
+            return False
         await self._shell.store.write(self.writes(stored, folded))
         if (growth := self._growth.get(document)) is not None:
             # Not nothing: what was added while this ran is still in the log.
@@ -154,7 +191,7 @@ class Compaction:
                 limit=FOUND_MAX,
             )
         except StoreError as error:
-            self._shell.witness.commit_failed(error)
+            self._shell.witness.store_failed(error)
             return
         for document in found:
             self._due[document] = None
@@ -169,7 +206,7 @@ class Compaction:
             # larger than may be stored.  The log stays as it is, and is tried when it has grown.
             pass
         except StoreError as error:
-            self._shell.witness.commit_failed(error)
+            self._shell.witness.store_failed(error)
         except WorkerFailed as error:
             if error.is_by_document:
                 await self._shell.set_aside(document, f"folding its log failed: {error}")

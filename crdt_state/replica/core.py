@@ -1,7 +1,7 @@
 """Decides; never does.  Same calls, same results.
 
 A replica's documents in use, what arrived for them, and the one commit that is under way.
-Whoever holds a core (the shell, the simulator) calls `receive` as things arrive, `decide` once a
+Whoever holds a core (the shell) calls `receive` as things arrive, `decide` once a
 tick, `take_batch` when the disk is free, writes the batch, and then says `persisted` or `failed`.
 
 1. Nothing is delivered or counted as durable before `persisted`.
@@ -45,6 +45,9 @@ for those who paste.
 """
 
 SHORT_BYTES = 2 * 1024
+
+ABSENT = -3
+"""The source of a remote that is not connected: nobody's, so whatever comes is owed to it."""
 
 
 class Delivery(NamedTuple):
@@ -103,7 +106,7 @@ class ReplicaCore:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._documents: dict[DocumentId, DocumentCore] = {}
-        self._remotes: dict[int, str] = {}
+        self._remotes: dict[str, int] = {}
         # In the order of arrival, so that the same calls have the same results.
         self._arrived: dict[DocumentId, None] = {}
         self._gathered: set[DocumentId] = set()
@@ -145,13 +148,18 @@ class ReplicaCore:
 
     # --- remotes -----------------------------------------------------------------------------
 
-    def add_remote(self, source: int, remote: str) -> None:
+    def add_remote(self, remote: str, source: int = ABSENT) -> None:
         """From now on, what others than `source` bring is owed to `remote` (the outbox)."""
-        self._remotes[source] = remote
+        self._remotes[remote] = source
 
-    def remove_remote(self, source: int) -> None:
+    def remote_left(self, remote: str, source: int) -> None:
+        """`source` is no longer `remote`, which is owed what anybody brings until it is back."""
+        if self._remotes.get(remote) == source:
+            self._remotes[remote] = ABSENT
+
+    def remove_remote(self, remote: str) -> None:
         """Nothing new is owed to this remote."""
-        self._remotes.pop(source, None)
+        self._remotes.pop(remote, None)
 
     # --- the life of an update ---------------------------------------------------------------
 
@@ -250,13 +258,6 @@ class ReplicaCore:
         """What gathered for this document may be written again."""
         self._withheld.discard(document)
 
-    def add_writes(self, document: DocumentId, writes: list[Write]) -> None:
-        """Let writes about a document in use ride in its next turn."""
-        known = self._documents[document]
-        known.add_writes(writes)
-        if known.has_gathered():
-            self._gathered.add(document)
-
     def take_batch(self) -> Batch | None:
         """The next commit, or None where nothing gathered or one is still being written."""
         ready = self._gathered - self._withheld
@@ -264,7 +265,7 @@ class ReplicaCore:
             return None
         self._gathered -= ready
         turns = {document: self._documents[document].take() for document in sorted(ready)}
-        remotes = tuple(self._remotes.items())
+        remotes = tuple((source, remote) for remote, source in self._remotes.items())
         writes = [
             write
             for document, turn in turns.items()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from crdt_state.errors import (
@@ -24,9 +23,9 @@ from crdt_state.errors import (
 from crdt_state.model.head import Head
 from crdt_state.model.inspect import inspect
 from crdt_state.replica.admission import (
+    ADMITTED,
     Admitted,
     Author,
-    NothingNew,
     Pending,
     Refused,
     Verdict,
@@ -34,6 +33,7 @@ from crdt_state.replica.admission import (
     admit,
     admit_many,
 )
+from crdt_state.replica.inbox import Inbox, Run
 from crdt_state.storage.contract import Append, Hold, Release, SetAside, SetMetadata
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ __all__ = [
     "Delta",
     "DocumentCore",
     "Effort",
-    "LARGE_BYTES",
     "Refusal",
     "Turn",
     "author_named",
@@ -84,14 +83,8 @@ class Delta(NamedTuple):
     update: bytes
 
 
-LARGE_BYTES = 16 * 1024
-"""What is larger is decided in two steps: `prepare` takes long and may run in a thread."""
-
 REFUSALS_KEPT_MAX = 8
 """Of one peer and tick; the first has it sent away, and the rest tells a person nothing new."""
-
-_COST = 64
-"""What deciding about the smallest update costs, in bytes that could be read meanwhile."""
 
 
 class Refusal(NamedTuple):
@@ -142,13 +135,6 @@ class Effort:
     left: int
 
 
-class _Arrival(NamedTuple):
-    source: int
-    author: Author
-    update: bytes
-    name: str
-
-
 class DocumentCore:
     """Decides what happens to the updates of one document.
 
@@ -164,8 +150,7 @@ class DocumentCore:
         self.head = Head()
         self.pending = Pending(limits)
         self.set_aside: str | None = None
-        self._inbox: list[_Arrival] = []
-        self._inbox_bytes = 0
+        self._inbox = Inbox()
         self._prepared: tuple[Head, Verdict] | None = None
         self._refused_of: dict[int, int] = {}
         self._asked_of_inbox: list[object] = []
@@ -178,8 +163,7 @@ class DocumentCore:
 
     def arrive(self, source: int, author: Author, update: bytes, *, name: str) -> None:
         """Take an update into this tick; `name` is `name_of` its author."""
-        self._inbox.append(_Arrival(source, author, update, name))
-        self._inbox_bytes += len(update)
+        self._inbox.add(source, author, update, name)
 
     def decide(self, now: WallTime, effort: Effort | None = None) -> list[Refusal]:
         """Decide what arrived, in order, until `effort` is spent; return what was refused.
@@ -193,21 +177,15 @@ class DocumentCore:
         self._refused_of.clear()
         if len(self.pending):
             self.forget_expired(now)
-        start = 0
-        try:
-            while start < len(inbox) and bound.left > 0:
-                if effort is None and self._is_large(start):
-                    self._prepare(inbox[start])
-                end, cost = self._run_from(start, bound.left)
-                if end == start:
+        while inbox and bound.left > 0:
+            if self.awaits_preparation:
+                if effort is not None:
                     break
-                self._decide_run(inbox[start:end], now, refusals)
-                start = end
-                bound.left -= cost
-        finally:
-            # After a failure the others are still here, to be handed back.
-            self._inbox_bytes -= sum(len(arrival.update) for arrival in inbox[:start])
-            del inbox[:start]
+                self.prepare()
+            count = inbox.affordable(bound.left)
+            # Dropped afterwards: after a failure it is still here, to be handed back.
+            self._decide_run(inbox.first, count, now, refusals)
+            bound.left -= inbox.drop(count)
         if not inbox:
             self._turn.asked += self._asked_of_inbox
             self._asked_of_inbox.clear()
@@ -216,7 +194,7 @@ class DocumentCore:
     @property
     def arrived_bytes(self) -> int:
         """Bytes of what arrived and is not decided yet."""
-        return self._inbox_bytes
+        return self._inbox.size
 
     @property
     def has_arrivals(self) -> bool:
@@ -226,51 +204,35 @@ class DocumentCore:
     @property
     def awaits_preparation(self) -> bool:
         """Whether the next to be decided is large, so that `prepare` has to come first."""
-        return bool(self._inbox) and self._is_large(0) and self._prepared is None
+        return bool(self._inbox) and self._inbox.first.is_large and self._prepared is None
 
     def prepare(self) -> None:
         """Read and admit the large update that is next, on a copy of what is known.
 
         May run in a thread; until it has returned, nothing else may be decided here.
         """
-        self._prepare(self._inbox[0])
-
-    def _prepare(self, arrival: _Arrival) -> None:
-        head = self.head.copy()
-        (verdict,) = admit_many(head, [arrival.update], arrival.author, self.limits)
+        head, run = self.head.copy(), self._inbox.first
+        (verdict,) = admit_many(head, run.updates, run.author, self.limits)
         self._prepared = head, verdict
 
-    def _is_large(self, index: int) -> bool:
-        return len(self._inbox[index].update) > LARGE_BYTES
-
-    def _run_from(self, start: int, effort: int) -> tuple[int, int]:
-        """Where the run that begins at `start` ends, one source's, and what it costs."""
-        inbox = self._inbox
-        if self._is_large(start):
-            return (start, 0) if self._prepared is None else (start + 1, LARGE_BYTES)
-        source = inbox[start].source
-        end, cost = start, 0
-        for arrival in islice(inbox, start, None):
-            size = len(arrival.update)
-            if cost >= effort or size > LARGE_BYTES or arrival.source != source:
-                break
-            cost += size + _COST
-            end += 1
-        return end, cost
-
-    def _verdicts(self, run: list[_Arrival]) -> list[Verdict]:
+    def _verdicts(self, run: Run, updates: list[bytes]) -> list[Verdict]:
         if self._prepared is None:
-            updates = [arrival.update for arrival in run]
-            return admit_many(self.head, updates, run[0].author, self.limits)
+            return admit_many(self.head, updates, run.author, self.limits)
         (self.head, verdict), self._prepared = self._prepared, None
         return [verdict]
 
-    def _decide_run(self, run: list[_Arrival], now: WallTime, refusals: list[Refusal]) -> None:
-        """Decide what one source brought without a break."""
+    def _decide_run(self, run: Run, count: int, now: WallTime, refusals: list[Refusal]) -> None:
+        """Decide the first `count` updates that one source brought without a break."""
         # At first every line is looked at: what waits on the disk may have been let in since.
         before = dict(self.head.vector) if len(self.pending) and self._has_retried else {}
-        for arrival, verdict in zip(run, self._verdicts(run), strict=True):
-            self._carry_out(arrival, verdict, now, refusals)
+        updates = run.updates[:count]
+        turn, source = self._turn, run.source
+        for update, verdict in zip(updates, self._verdicts(run, updates), strict=True):
+            if verdict is ADMITTED:  # nearly every one
+                turn.deltas.append(Delta(source, update))
+                turn.size += len(update)
+            else:
+                self._carry_out(run, update, verdict, now, refusals)
         if len(self.pending):
             # Where nothing waited before this run, what waits now may have been overtaken
             # within it by what it lacked.
@@ -289,11 +251,7 @@ class DocumentCore:
     @property
     def gathered_bytes(self) -> int:
         """Bytes of updates that wait to be decided, or for the next commit."""
-        return self._turn.size + self._inbox_bytes
-
-    def add_writes(self, writes: Iterable[Write]) -> None:
-        """Let more writes ride in this turn."""
-        self._turn.others.extend(writes)
+        return self._turn.size + self._inbox.size
 
     def ask(self, token: object) -> None:
         """Give `token` back once everything that has arrived or gathered is durable."""
@@ -333,7 +291,8 @@ class DocumentCore:
     def own_edits(self) -> list[bytes]:
         """Our own user's edits that have arrived or gathered and are in no commit yet."""
         gathered = [delta.update for delta in self._turn.deltas if delta.source == LOCAL]
-        return gathered + [item.update for item in self._inbox if item.source == LOCAL]
+        arrived = [update for run in self._inbox if run.source == LOCAL for update in run.updates]
+        return gathered + arrived
 
     def forget_expired(self, now: WallTime) -> None:
         """Let go of what has waited in vain for longer than `Limits.pending_seconds_max`."""
@@ -364,61 +323,52 @@ class DocumentCore:
     # --- the verdicts ------------------------------------------------------------------------
 
     def _carry_out(
-        self,
-        arrival: _Arrival,
-        verdict: Admitted | NothingNew | Waits | Refused,
-        now: WallTime,
-        refusals: list[Refusal],
+        self, run: Run, update: bytes, verdict: Verdict, now: WallTime, refusals: list[Refusal]
     ) -> None:
         if isinstance(verdict, Admitted):
-            self._gather(arrival, verdict)
+            self._gather(run, update, verdict)
         elif isinstance(verdict, Waits):
-            self._hold(arrival, verdict, now, refusals)
+            self._hold(run, update, verdict, now, refusals)
         elif isinstance(verdict, Refused):
-            self._refuse(arrival, verdict.error, verdict.ends, now, refusals)
+            self._refuse(run, update, verdict, now, refusals)
 
-    def _gather(self, arrival: _Arrival, verdict: Admitted) -> None:
-        self._turn.deltas.append(Delta(arrival.source, arrival.update))
-        self._turn.size += len(arrival.update)
+    def _gather(self, run: Run, update: bytes, verdict: Admitted) -> None:
+        self._turn.deltas.append(Delta(run.source, update))
+        self._turn.size += len(update)
         self._turn.splits.extend(verdict.splits)
-        if verdict.binds is not None and arrival.author.identity is not None:
-            key = f"{OWNER}{verdict.binds}"
-            self._remember(key, arrival.author.identity.encode())
+        if verdict.binds is not None and run.author.identity is not None:
+            self._remember(f"{OWNER}{verdict.binds}", run.author.identity.encode())
 
     def _hold(
-        self, arrival: _Arrival, verdict: Waits, now: WallTime, refusals: list[Refusal]
+        self, run: Run, update: bytes, verdict: Waits, now: WallTime, refusals: list[Refusal]
     ) -> None:
-        if self.pending.knows(arrival.update):
+        if self.pending.knows(update):
             return
         number = self._next_pending
         try:
-            self.pending.hold(number, arrival.update, verdict.missing, now, arrival.name)
+            self.pending.hold(number, update, verdict.missing, now, run.name)
         except UpdateTooLarge as error:
-            self._refuse(arrival, error, {}, now, refusals)
+            self._refuse(run, update, Refused(error, {}), now, refusals)
             return
         self._next_pending += 1
-        self._turn.others.append(Hold(self.document, number, arrival.update, arrival.name, now))
-        self._turn.size += len(arrival.update)
+        self._turn.others.append(Hold(self.document, number, update, run.name, now))
+        self._turn.size += len(update)
 
     def _refuse(
-        self,
-        arrival: _Arrival,
-        error: UpdateRefused,
-        ends: Mapping[int, int],
-        now: WallTime,
-        refusals: list[Refusal],
+        self, run: Run, update: bytes, verdict: Refused, now: WallTime, refusals: list[Refusal]
     ) -> None:
-        count = self._refused_of[arrival.source] = self._refused_of.get(arrival.source, 0) + 1
-        is_told = arrival.source == LOCAL or count <= REFUSALS_KEPT_MAX
+        error = verdict.error
+        count = self._refused_of[run.source] = self._refused_of.get(run.source, 0) + 1
+        is_told = run.source == LOCAL or count <= REFUSALS_KEPT_MAX
         if is_told:
-            refusals.append(Refusal(self.document, arrival.source, arrival.update, error))
+            refusals.append(Refusal(self.document, run.source, update, error))
         # A refusal that follows from an earlier one tells a person nothing new.
         if is_told and not isinstance(error, DependsOnRefused):
             self._turn.others.append(
-                SetAside(self.document, arrival.update, error.code, error.reason, arrival.name, now)
+                SetAside(self.document, update, error.code, error.reason, run.name, now)
             )
-            self._turn.size += len(arrival.update)
-        for client, counter in ends.items():
+            self._turn.size += len(update)
+        for client, counter in verdict.ends.items():
             self._remember(f"{REFUSED}{client}", b"%d" % counter)
             doomed = self.pending.doomed(client, counter)
             if doomed:
@@ -441,13 +391,13 @@ class DocumentCore:
                 return
             before = dict(vector)
             for held in ready:
-                arrival = _Arrival(NOBODY, author_named(held.source), held.update, held.source)
-                (verdict,) = admit_many(self.head, [held.update], arrival.author, self.limits)
+                run = Run(NOBODY, author_named(held.source), held.source, held.update)
+                (verdict,) = admit_many(self.head, run.updates, run.author, self.limits)
                 if isinstance(verdict, Admitted):
                     self._turn.released.append(held.number)
                 else:
                     self._turn.others.append(Release(self.document, (held.number,)))
-                self._carry_out(arrival, verdict, now, refusals)
+                self._carry_out(run, held.update, verdict, now, refusals)
 
     # --- from the store ----------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ import asyncio
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from crdt_state.model import engine
+from crdt_state.model.state import EMPTY_VECTOR
+from crdt_state.replica import worker_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +51,7 @@ class Encodings:
     def __init__(self, store: Store, workers: Workers, limits: Limits) -> None:
         self._store = store
         self._workers = workers
+        self._limits = limits
         self._bytes_max = limits.encodings_cached_bytes_max
         self._cached: OrderedDict[DocumentId, _Encoding] = OrderedDict()
         self._bytes = 0
@@ -100,10 +102,10 @@ class Encodings:
     async def difference(self, document: DocumentId, state_vector: bytes) -> bytes:
         """What `state_vector` lacks of `document`, with every deletion, as one update."""
         state = await self.state(document)
-        if state_vector == engine.EMPTY_VECTOR:
+        if state_vector == EMPTY_VECTOR:
             return state
         if len(state) <= INLINE_BYTES_MAX:
-            return engine.diff(state, state_vector)
+            return worker_jobs.diff(state, state_vector, self._limits)
         return await self._workers.diff(state, state_vector)
 
     def appended(self, document: DocumentId, updates: Sequence[bytes]) -> None:
@@ -134,7 +136,7 @@ class Encodings:
         if len(updates) == 1:
             return updates[0]
         if sum(map(len, updates)) <= INLINE_BYTES_MAX:
-            return engine.merge(updates)
+            return worker_jobs.merge(updates, self._limits)
         return await self._workers.merge(updates)
 
     def _weigh(self, encoding: _Encoding) -> None:

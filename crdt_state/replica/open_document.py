@@ -14,6 +14,7 @@ from crdt_state.errors import (
     CrdtStateError,
     DocumentClosed,
     EditNotStored,
+    EditRefused,
     EngineFailed,
     ObserversFailed,
     UpdateMalformed,
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenDocument"]
 
-OWN_USER = Author(identity=None, may_write=True, may_relay=True)
+# Not a relay: what a transaction brings is this client id's own, so its refusal ends that range.
+OWN_USER = Author(identity=None, may_write=True, may_relay=False)
 OWN_NAME = "local"
 
 
@@ -69,6 +71,7 @@ class OpenDocument(Document):
         self._error: Exception | None = None
         self._is_closed = False
         self._postponed: list[bytes] = []
+        self._refused: list[Refusal] = []
         self._is_within = False
         self.on_update(self._edited)
 
@@ -127,7 +130,8 @@ class OpenDocument(Document):
     async def saved(self) -> None:
         """Every edit made so far is on the disk.
 
-        Raises `EditNotStored` with the edits that are not, and never will be.
+        Raises `EditNotStored` with the edits that are not, and never will be, and `EditRefused`
+        with those that a remote did not let in.
         """
         if self._error is not None:
             raise self._error
@@ -154,6 +158,11 @@ class OpenDocument(Document):
         """Whether this object has ended; `Replica.document` makes a new one."""
         return self._is_closed
 
+    @property
+    def error(self) -> Exception | None:
+        """Why this object has ended by itself, with the edits that are handed back, or None."""
+        return self._error
+
     # --- as a subscriber ---------------------------------------------------------------------
 
     def deliver(self, deltas: Sequence[Delta]) -> None:
@@ -162,12 +171,18 @@ class OpenDocument(Document):
 
     def refused(self, refusal: Refusal) -> None:
         """An edit of ours that the replica itself does not let in is handed back."""
-        if refusal.source == LOCAL:
-            self._end(EditNotStored(refusal.error.reason, (refusal.update,)))
+        if refusal.source != LOCAL:
+            return
+        self._refused.append(refusal)
+        if len(self._refused) == 1:
+            # What was edited since builds on it, and is refused right behind it.
+            asyncio.get_running_loop().call_soon(self._end_refused)
 
     def lost(self, error: Exception, own_edits: Sequence[bytes]) -> None:
         """What this object shows is not what is stored."""
-        if own_edits:
+        if isinstance(error, EditRefused):
+            error = error.with_more(own_edits)
+        elif own_edits:
             error = EditNotStored(str(error), tuple(own_edits))
         self._end(error)
 
@@ -218,6 +233,10 @@ class OpenDocument(Document):
             if not self._depth:
                 self._is_within = False
                 self._apply(())
+
+    def _end_refused(self) -> None:
+        updates = tuple(refusal.update for refusal in self._refused)
+        self._end(EditNotStored(self._refused[0].error.reason, updates))
 
     def _end(self, error: Exception) -> None:
         if self._error is None:

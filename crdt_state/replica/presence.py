@@ -1,7 +1,7 @@
 """Who else has a document open: awareness with a clock and somebody to send to.
 
 Presence is never stored.  Several links may carry it; each is told what we show, and what it
-brings is merged.
+brings is merged.  Who was seen through several is gone when the last of them ends.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from crdt_state.model.awareness import Awareness
+from crdt_state.model.awareness import Awareness, decode_awareness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +30,11 @@ class Presence:
     def __init__(self, client: ClientId, clock: Clock, limits: Limits) -> None:
         self._awareness = Awareness(client, limits=limits)
         self._clock = clock
+        self._limits = limits
         self._senders: list[Callable[[bytes], None]] = []
         self._callbacks: list[Callable[[AwarenessChange], None]] = []
+        # Link -> whom it has told of; only clients that the awareness keeps, which is bounded.
+        self._seen: dict[int, set[ClientId]] = {}
 
     @property
     def states(self) -> dict[ClientId, Any]:
@@ -69,17 +72,19 @@ class Presence:
         state = self._awareness.local
         return None if state is None else self._awareness.set_local(state, now=self._clock.now())
 
-    def receive(self, payload: bytes) -> None:
-        """Take in what a link brought.  Raises `RemoteProtocolError`."""
+    def receive(self, payload: bytes, *, link: int = 0) -> None:
+        """Take in what a link (by its number) brought.  Raises `RemoteProtocolError`."""
         change = self._awareness.apply(payload, now=self._clock.now())
+        self._note_seen(link, payload)
         if self._awareness.client in change.updated:
             # A peer took us for gone; our clock is above its word now.
             self._send(self._awareness.encode([self._awareness.client]))
         self._tell(change)
 
-    def disconnected(self) -> None:
-        """A connection has ended: whom we knew through it, we no longer see."""
-        self._tell(self._awareness.forget_others())
+    def disconnected(self, *, link: int = 0) -> None:
+        """A link's connection has ended: whom we knew through it alone, we no longer see."""
+        gone = self._seen.pop(link, set()).difference(*self._seen.values())
+        self._tell(self._awareness.forget(gone))
 
     def tend(self) -> None:
         """Renew our own entry and forget silent ones; to be called every few seconds."""
@@ -88,6 +93,13 @@ class Presence:
         if renewed is not None:
             self._send(renewed)
         self._tell(self._awareness.expired(now))
+
+    def _note_seen(self, link: int, payload: bytes) -> None:
+        # Those who have left as well: what is remembered of their clocks came by this link.
+        told = {entry.client for entry in decode_awareness(payload, limits=self._limits)}
+        seen = self._seen.get(link, set()) | told
+        clock_of = self._awareness.clock_of
+        self._seen[link] = {client for client in seen if clock_of(client) is not None}
 
     def _send(self, payload: bytes) -> None:
         for send in tuple(self._senders):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from crdt_state.errors import (
     CrdtStateError,
@@ -34,13 +34,14 @@ from crdt_state.model import engine
 from crdt_state.model.state import decode_state_vector, encode_state_vector
 from crdt_state.replica.compaction import Compaction
 from crdt_state.replica.core import ReplicaCore
-from crdt_state.replica.document_core import LARGE_BYTES, LOCAL, SET_ASIDE, DocumentCore
+from crdt_state.replica.document_core import LOCAL, SET_ASIDE, DocumentCore
 from crdt_state.replica.encodings import Encodings
+from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.replica.witness import Silent
 from crdt_state.storage.contract import NOTHING, SetMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
     from random import Random
     from types import TracebackType
 
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from crdt_state.replica.document_core import Delta, Refusal
     from crdt_state.replica.witness import Witness
     from crdt_state.replica.workers import Workers
-    from crdt_state.storage.contract import Store, Write
+    from crdt_state.storage.contract import Store, StoredDocument, Write
 
 __all__ = ["ReplicaShell", "Subscriber"]
 
@@ -99,13 +100,14 @@ class ReplicaShell:
         self._is_listening = is_listening
         self._subscribers: dict[DocumentId, dict[int, Subscriber]] = {}
         self._loading: dict[DocumentId, asyncio.Task[None]] = {}
+        self._replacing: set[DocumentId] = set()
         self._next_source = LOCAL + 1
         self._tick: asyncio.Handle | None = None
         self._work = asyncio.Event()
         self._one_large = asyncio.Semaphore(1)
         self._room = asyncio.Event()
         self._room.set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closing = False
         self._is_closed = False
 
@@ -376,10 +378,59 @@ class ReplicaShell:
             await self.store.write([SetMetadata(SET_ASIDE, reason.encode(), document)])
         except StoreError as error:
             # It is aside until it is next used; then it does its harm, and this, once more.
-            self.witness.commit_failed(error)
+            self.witness.store_failed(error)
         if (loading := self._loading.get(document)) is not None:
             await asyncio.wait([loading])  # it may have read the store before the write
         self._drop(document, DocumentSetAside(reason))
+
+    async def replace(
+        self,
+        known: DocumentCore,
+        make: Callable[[StoredDocument], Awaitable[tuple[list[Write], CrdtStateError]]],
+    ) -> bool:
+        """Write what `make` gives, in one commit, in place of a document in use; end its use.
+
+        Until then nothing else of it is written.  `make` is given what is durable, and gives the
+        error by which the document's users learn that what they show is not what is stored.
+        False, and nothing has happened, where it fell out of use meanwhile or nothing is stored.
+        """
+        # Whoever asked may give up; between the commit and its consequences nothing may.
+        task = asyncio.create_task(self._replace(known, make))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _replace(
+        self,
+        known: DocumentCore,
+        make: Callable[[StoredDocument], Awaitable[tuple[list[Write], CrdtStateError]]],
+    ) -> bool:
+        document = known.document
+        if self.core.get(document) is not known or document in self._replacing:
+            return False
+        self._replacing.add(document)
+        self.core.withhold(document)
+        try:
+            await self.store.write([])  # writes are carried out in order: none is under way
+            stored = await self.store.read(document)
+            if stored is None or self.core.get(document) is not known:
+                return False
+            self.encodings.drop(document)  # the last commit may not have been delivered yet
+            writes, error = await make(stored)
+            if self.core.get(document) is not known:
+                return False
+            with self.compaction.withheld(document):
+                await self.store.write(writes)
+            if (loading := self._loading.get(document)) is not None:
+                await asyncio.wait([loading])  # it may have read the store before the write
+            self._drop(document, error)
+            return True
+        finally:
+            self._replacing.discard(document)
+            if self.core.get(document) is known:
+                self.core.release(document)
+                self._decide_soon()
+                self._work.set()
 
     async def _load(self, document: DocumentId) -> None:
         try:
@@ -405,7 +456,7 @@ class ReplicaShell:
             self.compaction.left(document)
 
     async def _repair(self, document: DocumentId) -> None:
-        """Make split surrogate pairs whole before anybody else sees them (DESIGN's one commit).
+        """Make split surrogate pairs whole, in one commit, before anybody else sees them.
 
         What has gathered for the document is kept back meanwhile, and is then replaced by an
         update that says the same without the split.

@@ -22,6 +22,9 @@ class Witness(Protocol):
     def commit_failed(self, error: StoreError) -> None:
         """A batch is not on the disk."""
 
+    def store_failed(self, error: StoreError) -> None:
+        """The store failed at work in the background; nobody has lost anything."""
+
     def refused(self, refusal: Refusal) -> None:
         """An update was not let in."""
 
@@ -42,6 +45,9 @@ class Silent:
         """Nothing."""
 
     def commit_failed(self, error: StoreError) -> None:
+        """Nothing."""
+
+    def store_failed(self, error: StoreError) -> None:
         """Nothing."""
 
     def refused(self, refusal: Refusal) -> None:

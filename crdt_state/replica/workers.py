@@ -1,7 +1,7 @@
 """Where foreign bytes are integrated: in worker processes on a server, inline in an application.
 
 Inspection of one update cannot prevent that many small ones together make the native engine
-overflow its stack, or work for half a minute with the interpreter's lock held (DESIGN, section 5).
+overflow its stack, or work for half a minute with the interpreter's lock held.
 So a server never integrates in its own process.  It asks a small pool of processes, each started
 by executing a fresh interpreter: a fork would copy open documents and locks.
 
@@ -87,8 +87,8 @@ class Workers(Protocol):
 class InProcess:
     """The jobs carried out inline, by whoever asks.
 
-    For an application in its own process, which trusts whom it works with, and for the
-    simulator, where the same calls must happen in the same order.
+    For an application in its own process, which trusts whom it works with; the same calls
+    happen in the same order.
     """
 
     def __init__(self, limits: Limits) -> None:

@@ -14,27 +14,32 @@ if TYPE_CHECKING:
 
 __all__ = ["Rate"]
 
+BURST_SECONDS = 1.0
+
+ROUNDING_SECONDS = 1e-6
+"""A shorter wait is a sum of rounding errors."""
+
 
 class Rate:
-    """Updates and bytes of one identity, over all its connections."""
+    """Messages and bytes of one identity, over all its connections.
 
-    __slots__ = ("_at", "_bytes", "_bytes_per_second", "_updates", "_updates_per_second")
+    Each bucket is kept as the time at which it will be full again (the generic cell rate
+    algorithm, ITU-T I.371): it is empty when that time is a second or more away.
+    """
+
+    __slots__ = ("_bytes_full_at", "_messages_full_at", "_seconds_per_byte", "_seconds_per_message")
 
     def __init__(self, limits: Limits, now: Instant) -> None:
-        self._updates_per_second = limits.identity_updates_per_second_max
-        self._bytes_per_second = limits.identity_bytes_per_second_max
-        self._updates = self._updates_per_second
-        self._bytes = self._bytes_per_second
-        self._at = now
+        self._seconds_per_message = 1.0 / limits.identity_messages_per_second_max
+        self._seconds_per_byte = 1.0 / limits.identity_bytes_per_second_max
+        self._messages_full_at: float = now
+        self._bytes_full_at: float = now
 
     def take(self, size: int, now: Instant) -> float:
-        """Count one update of `size` bytes; the seconds to wait before reading the next."""
-        passed = now - self._at
-        self._at = now
-        updates = min(self._updates_per_second, self._updates + passed * self._updates_per_second)
-        room = min(self._bytes_per_second, self._bytes + passed * self._bytes_per_second)
-        self._updates = updates - 1
-        self._bytes = room - size
-        if self._updates >= 0 and self._bytes >= 0:
-            return 0.0
-        return max(-self._updates / self._updates_per_second, -self._bytes / self._bytes_per_second)
+        """Count one message of `size` bytes; the seconds to wait before reading the next."""
+        messages, full = self._messages_full_at, self._bytes_full_at
+        messages = (messages if messages > now else now) + self._seconds_per_message
+        full = (full if full > now else now) + size * self._seconds_per_byte
+        self._messages_full_at, self._bytes_full_at = messages, full
+        late = (messages if messages > full else full) - now - BURST_SECONDS
+        return late if late > ROUNDING_SECONDS else 0.0

@@ -258,6 +258,18 @@ class Summary:
     pending_updates: int
     quarantined_updates: int
 
+    def in_numbers(self) -> dict[str, str | int]:
+        """The same as plain values, for JSON; the names are an interface."""
+        return {
+            "document": self.document,
+            "last_sequence": self.last,
+            "log_updates": self.log_updates,
+            "log_bytes": self.log_bytes,
+            "checkpoint_bytes": self.checkpoint_bytes,
+            "pending_updates": self.pending_updates,
+            "quarantined_updates": self.quarantined_updates,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -1,7 +1,7 @@
 """The reference adapter of the store: plain dictionaries, gone with the process.
 
-What it does is what the contract means; the tests of every other engine compare with it, and the
-simulator runs on it.  `write` never yields to the event loop, so a call is carried out whole.
+What it does is what the contract means; the tests of every other engine compare with it.
+`write` never yields to the event loop, so a call is carried out whole.
 Values keep their checksums here too, so that a test can damage one and see it noticed.
 
 A simulated disk fault is an attribute: while `fault` is set, every write raises it and changes

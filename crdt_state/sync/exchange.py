@@ -48,7 +48,6 @@ class Exchange:
         self._limits = limits
         self.remote_vector: dict[int, int] | None = None
         """What the remote said it held; None until its step 1 has come."""
-        self.has_received_state = False
         self._sent: dict[int, int] = {}
         self._sent_deletes = Intervals()
         self._questions: deque[_Question | None] = deque()
@@ -96,7 +95,6 @@ class Exchange:
         if not self._questions:
             raise RemoteProtocolError("a sync step 2 that nobody asked for")
         question = self._questions.popleft()
-        self.has_received_state = True
         if question is None:
             return False
         answer = inspect(update, self._limits, merged=True)

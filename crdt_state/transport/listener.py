@@ -41,7 +41,7 @@ from crdt_state.protocol.ywebsocket import (
     encode,
 )
 from crdt_state.replica.admission import Author
-from crdt_state.replica.document_core import LARGE_BYTES
+from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.security.rate import Rate
 from crdt_state.transport.budget import Budget
 from crdt_state.transport.connection import Connection, ConnectionEnded
@@ -90,6 +90,7 @@ class Traffic:
     messages_sent: int = 0
     bytes_sent: int = 0
     rejected: int = 0
+    tokens_rejected: int = 0
     resynchronised: int = 0
     dropped_as_slow: int = 0
 
@@ -136,8 +137,9 @@ class Listener:
         except ConnectionEnded:
             pass  # the ordinary end
         except (RemoteError, InvalidDocumentId) as error:
-            self.traffic.rejected += 1
             code = NOT_A_DOCUMENT if isinstance(error, InvalidDocumentId) else _code_of(error)
+            self.traffic.rejected += code != GOING_AWAY
+            self.traffic.tokens_rejected += code == EXPIRED
             await _send_away(connection, code, str(error))
         except CrdtStateError as error:
             # Our store's, our workers' or our engine's; the peer may come again.

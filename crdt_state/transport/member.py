@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from crdt_state.model.inspect import inspect
-from crdt_state.replica.document_core import LARGE_BYTES, Delta, name_of
+from crdt_state.replica.document_core import Delta, name_of
+from crdt_state.replica.inbox import LARGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

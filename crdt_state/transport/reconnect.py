@@ -1,7 +1,8 @@
-"""When to dial again: exponential backoff with full jitter, as a value machine.
+"""When to dial again: exponential backoff with jitter over all of the wait, as a value machine.
 
-Full jitter (Brooker, "Exponential Backoff And Jitter", 2015): the wait is drawn evenly from
-zero to the bound, so that a thousand clients of a restarted server do not come back at once.
+As "full jitter" (Brooker, "Exponential Backoff And Jitter", 2015), so that a thousand clients of
+a restarted server do not come back at once; but never at once, so that a server which ends every
+connection is not dialled in a loop.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ __all__ = ["Backoff"]
 
 
 class Backoff:
-    """Doubles the bound with each failure and forgets after a success."""
+    """Doubles the bound with each failure and forgets after a success.
+
+    The bound begins at `Limits.reconnect_seconds_min` and ends at `reconnect_seconds_max`; a wait
+    is drawn evenly from half of the former to the bound.
+    """
 
     def __init__(self, limits: Limits, random: Random) -> None:
         self._min = limits.reconnect_seconds_min

@@ -9,6 +9,7 @@ It works at once and without a network; a link brings it in step in the backgrou
 
 1. A document is open once at most: who asks while it is being opened gets the same object.
 2. What is closed is let go of, also by the links, as soon as the remote holds it.
+3. Every remote that was ever connected is owed what is edited, connected or not.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from crdt_state.errors import DocumentClosed, LimitExceeded
 from crdt_state.identifiers import document_id
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.replica.open_document import OpenDocument
+from crdt_state.replica.remotes import Remotes
 from crdt_state.replica.shell import ReplicaShell
 from crdt_state.replica.workers import InProcess
 from crdt_state.storage.sqlite import SqliteStore
@@ -59,6 +61,7 @@ class Replica(ReplicaShell):
         self._open: dict[DocumentId, OpenDocument] = {}
         self._opening: dict[DocumentId, asyncio.Task[OpenDocument]] = {}
         self._links: list[Link] = []
+        self._remotes = Remotes(store, self.core, limits)
 
     @staticmethod
     def open(
@@ -155,7 +158,8 @@ class Replica(ReplicaShell):
             )
         if any(link.remote == url.rstrip("/") for link in self._links):
             raise DocumentClosed(f"already connected to {url}; disconnect that link first")
-        link = Link(self, url, dial or WebSocketDial(self.limits, token=token))
+        self._remotes.check_room(url.rstrip("/"))
+        link = Link(self, self._remotes, url, dial or WebSocketDial(self.limits, token=token))
         link.begin()
         self._links.append(link)
         for opened in self._open.values():
@@ -164,16 +168,27 @@ class Replica(ReplicaShell):
         return link
 
     async def disconnect(self, link: Link) -> None:
-        """End a link; what is not confirmed stays owed for the next time."""
+        """End a link; the remote stays owed what it lacks, for the next time."""
         if link in self._links:
             self._links.remove(link)
             await link.close()
+
+    async def forget_remote(self, url: str) -> None:
+        """Owe a remote nothing any more; to connect to it again is to begin anew.
+
+        Raises `DocumentClosed` while connected to it, and `StoreError`.
+        """
+        remote = url.rstrip("/")
+        if any(link.remote == remote for link in self._links):
+            raise DocumentClosed(f"connected to {url}; disconnect that link first")
+        await self._remotes.forget(remote)
 
     def _tie(self, link: Link, opened: OpenDocument) -> None:
         link.follow(opened.id).present(opened.presence)
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
+        await self._remotes.load()
         self._start(self._tend_presence(), "presence")
         return self
 
@@ -184,6 +199,8 @@ class Replica(ReplicaShell):
                 if not opened.is_closed:
                     opened.presence.tend()
             await self.let_go_of_closed()
+            for link in tuple(self._links):
+                link.look_again()
 
 
 class Opening:

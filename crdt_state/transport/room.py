@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Room"]
 
+EXPIRED = 4401
 TOO_SLOW = 4408
 TRY_AGAIN_LATER = 1013
 MERGED_UPDATES_MAX = 256
@@ -224,6 +225,8 @@ class Room:
         if not self.is_here(member):
             return
         self.leave(member)
+        self._traffic.rejected += 4400 <= code < 4500
+        self._traffic.tokens_rejected += code == EXPIRED
         if 4400 < code < 4500:
             member.connection.send(encode(PermissionDenied(reason)))
         member.farewell = self._start(member.connection.close(code, reason))

@@ -1,4 +1,4 @@
-"""Connections over WebSocket, by the library `websockets`; nobody else imports it.
+"""Connections over WebSocket, by the library `websockets`, which only this room imports.
 
 Messages are binary.  A text message is a protocol error of the peer (RFC 6455's code 1003).
 """

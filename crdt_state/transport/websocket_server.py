@@ -46,7 +46,7 @@ class Asked(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What it gets; the library adds date, length and connection."""
+    """What it gets; `Content-Length` and `Connection` are added."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -54,7 +54,7 @@ class Answer(NamedTuple):
 
 
 class WebSocketServer:
-    """Listens on one address; use as an async context manager."""
+    """Listens on one address; from `start` to `drain`."""
 
     def __init__(
         self,
@@ -137,7 +137,9 @@ class WebSocketServer:
         if refusal is not None:
             self.origins_refused += 1
             return wire.respond(http.HTTPStatus.FORBIDDEN, f"refused: {refusal}\n")
-        asked = Asked("GET", request.path, tuple(request.headers.raw_items()))
+        # Older versions of the library let nothing but GET through, and do not say so.
+        method = getattr(request, "method", "GET")
+        asked = Asked(method, request.path, tuple(request.headers.raw_items()))
         answer = await self._answer(asked)
         if answer is None:
             return None

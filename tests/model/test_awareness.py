@@ -183,7 +183,7 @@ def test_renewing_keeps_one_alive_without_a_change() -> None:
 def test_after_a_lost_connection_the_others_may_show_themselves_again_with_the_same_clock() -> None:
     bob = Awareness(BOB)
     bob.apply(entry(ALICE, 5, "{}"), now=START)
-    assert bob.forget_others().removed == (ALICE,)
+    assert bob.forget([ALICE, bob.client]).removed == (ALICE,)
     assert bob.apply(entry(ALICE, 5, "{}"), now=START).added == (ALICE,)
 
 

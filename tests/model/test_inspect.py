@@ -22,11 +22,10 @@ from crdt_state.model.inspect import (
     Survey,
     Typing,
     claimed_range,
-    divide,
     inspect,
 )
 from crdt_state.model.ranges import Intervals, Range, Run
-from crdt_state.model.state import EMPTY_UPDATE, decode_state_vector, encode_state_vector
+from crdt_state.model.state import decode_state_vector, encode_state_vector
 from hostile import gc, section, skip, string, update, value
 
 DEEP_LIMITS = replace(DEFAULT_LIMITS, update_structs_max=5, update_delete_ranges_max=3)
@@ -335,33 +334,6 @@ def test_a_refused_update_tells_whose_counters_it_claims() -> None:
     assert claimed_range(broken) == Range(300, 77, 78)
     assert claimed_range(b"") is None
     assert claimed_range(b"\x02\x01\x05\x01") is None
-
-
-@pytest.mark.parametrize("seed", [8])
-def test_a_divided_update_goes_in_two_steps_to_the_same_document(data_folder, seed: int) -> None:
-    random = Random(seed)
-    divided = 0
-    for session in random.sample(reference.sessions(data_folder), 150):
-        document: Doc = Doc()
-        for encoded in session.updates:
-            document.apply_update(encoded)
-        whole = document.get_update()
-        ceilings = {
-            client: random.randint(0, counter) for client, counter in vector_of(document).items()
-        }
-        now, later = divide(whole, ceilings)
-        first, second = (inspect(part, DEFAULT_LIMITS) for part in (now, later))
-        assert all(end <= ceilings[client] for client, end in first.vector.items())
-        again: Doc = Doc()
-        again.apply_update(later)
-        again.apply_update(now)
-        assert vector_of(again) == vector_of(document)
-        divided += EMPTY_UPDATE not in (first.update, second.update)
-    assert divided > 20
-
-
-def test_dividing_nothing_gives_nothing() -> None:
-    assert divide(EMPTY_UPDATE, {}) == (EMPTY_UPDATE, EMPTY_UPDATE)
 
 
 def test_a_crowd_is_counted_in_bounded_memory_and_never_too_high() -> None:

@@ -233,7 +233,7 @@ def test_a_document_set_aside_and_a_reader_are_refused_at_once() -> None:
 
 def test_a_remote_is_owed_what_others_brought_and_not_what_it_brought() -> None:
     core = core_with(NOTES, OTHER)
-    core.add_remote(PEER, "ws://remote")
+    core.add_remote("ws://remote", PEER)
     receive(core, typed("a"), source=PEER)
     receive(core, typed("b"), OTHER, source=LOCAL)
     core.decide(NOW)

@@ -7,7 +7,8 @@ from crdt_state.identifiers import DocumentId
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.replica.admission import ANYONE
 from crdt_state.replica.core import ReplicaCore
-from crdt_state.replica.document_core import LARGE_BYTES, REFUSALS_KEPT_MAX, DocumentCore
+from crdt_state.replica.document_core import REFUSALS_KEPT_MAX, DocumentCore
+from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.storage.contract import Append, SetAside
 from hostile import SHAPES, section, string, update
 

@@ -8,7 +8,13 @@ from crdt_state.clocks import ManualClock
 from crdt_state.errors import RemoteProtocolError
 from crdt_state.identifiers import ClientId
 from crdt_state.limits import DEFAULT_LIMITS
-from crdt_state.model.awareness import OUTDATED_SECONDS, RENEW_SECONDS, AwarenessChange
+from crdt_state.model.awareness import (
+    OUTDATED_SECONDS,
+    RENEW_SECONDS,
+    AwarenessChange,
+    AwarenessEntry,
+    encode_awareness,
+)
 from crdt_state.replica.presence import Presence
 from wired import Reports
 
@@ -121,3 +127,31 @@ async def test_off_switches_may_be_used_twice() -> None:
 async def test_bytes_that_are_no_awareness_are_the_peers_fault() -> None:
     with pytest.raises(RemoteProtocolError):
         Person(1).presence.receive(b"\xff")
+
+
+async def test_who_is_seen_through_two_links_stays_until_both_are_lost() -> None:
+    ada, bob, eve = Person(1), Person(2), Person(3)
+    for person, name in ((ada, "Ada"), (eve, "Eve")):
+        person.presence.show({"name": name})
+    bob.presence.receive(ada.sent[-1], link=7)
+    bob.presence.receive(ada.sent[-1], link=8)  # the same clock: nothing new, but seen here too
+    bob.presence.receive(eve.sent[-1], link=8)
+    bob.presence.disconnected(link=8)
+    assert bob.presence.states == {1: {"name": "Ada"}}
+    assert bob.changes[-1].removed == (3,)
+    bob.presence.disconnected(link=8)
+    assert bob.presence.states == {1: {"name": "Ada"}}
+    bob.presence.disconnected(link=7)
+    assert bob.presence.states == {}
+
+
+async def test_who_left_before_the_connection_was_lost_may_return_with_the_same_clock() -> None:
+    ada, bob = Person(1), Person(2)
+    ada.presence.show({"name": "Ada"})
+    shown = ada.sent[-1]
+    bob.presence.receive(shown)
+    bob.presence.receive(encode_awareness([AwarenessEntry(ClientId(1), 1, "null")]))
+    assert bob.presence.states == {}
+    bob.presence.disconnected()
+    bob.presence.receive(shown)
+    assert bob.presence.states == {1: {"name": "Ada"}}

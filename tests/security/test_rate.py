@@ -11,7 +11,7 @@ from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.security.rate import Rate
 
 LIMITS = replace(
-    DEFAULT_LIMITS, identity_updates_per_second_max=10.0, identity_bytes_per_second_max=1_000.0
+    DEFAULT_LIMITS, identity_messages_per_second_max=10.0, identity_bytes_per_second_max=1_000.0
 )
 
 

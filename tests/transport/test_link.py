@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 
 from crdt_state.errors import DocumentClosed, StoreFull
+from crdt_state.identifiers import DocumentId
 from crdt_state.model import engine
 from crdt_state.protocol.ywebsocket import (
     AwarenessUpdate,
@@ -20,13 +22,15 @@ from crdt_state.protocol.ywebsocket import (
     decode,
     encode,
 )
-from crdt_state.storage.contract import ClearOutbox, OutboxEntry, Write
+from crdt_state.storage.contract import Append, ClearOutbox, OutboxEntry, Write
 from crdt_state.sync.exchange import Progress
+from crdt_state.transport.connection import ConnectionEnded
 from crdt_state.transport.link import Link
 from crdt_state.transport.memory import MemoryConnection, memory_pair
 from crdt_state.transport.replica import Replica
 from wired import (
     BROKEN,
+    IMPATIENT,
     NOTES,
     GatedStore,
     Reports,
@@ -495,3 +499,133 @@ async def test_an_outbox_entry_beyond_the_question_stays() -> None:
         await turn()
         assert [entry.through for entry in await store.outbox(link.remote)] == [2]
         assert isinstance((await store.outbox(link.remote))[0], OutboxEntry)
+
+
+# --- more documents than sockets ----------------------------------------------------------------
+
+
+class CountedDial:
+    """Counts the connections of a server that are open at once."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.most = 0
+
+    async def __call__(self, url: str) -> MemoryConnection:
+        connection = await self.server.dial(url)
+        conversations = self.server.conversations
+        conversations[:] = [each for each in conversations if not each.done()]
+        self.most = max(self.most, len(conversations))
+        return connection
+
+
+async def edited(replica: Replica, count: int) -> None:
+    """Edit many documents that nobody keeps open."""
+    for number in range(count):
+        await replica.store.write([Append(DocumentId(f"d/{number:05}"), (typed(f"{number}"),))])
+
+
+async def drained(count: int, places: int) -> None:
+    limits = replace(IMPATIENT, link_conversations_max=places)
+    async with opened_server() as server, opened_replica(limits=limits) as one:
+        await edited(one, count)
+        open_one = await one.document("notes")
+        open_one.text("text").insert(0, "open")
+        dial = CountedDial(server)
+        link = one.connect("ws://server", dial=dial)
+        seen: list[Progress] = []
+        link.watch(seen.append)
+        await link.synced()
+        assert await owed(one, link) == []
+        assert len(link._conversations) == 1
+        assert Progress.IN_SYNC not in seen[:-1]
+        assert dial.most <= places
+        for number in (0, count // 2, count - 1):
+            document = DocumentId(f"d/{number:05}")
+            assert text_of(server.shell.store.appended(document)) == f"{number}"
+        assert text_of(server.shell.store.appended()) == "open"
+
+
+async def test_owed_documents_take_turns_in_the_places_that_open_ones_leave() -> None:
+    await drained(600, places=8)
+
+
+async def test_one_place_is_enough_for_all_of_them() -> None:
+    await drained(20, places=2)
+
+
+@pytest.mark.full
+async def test_ten_thousand_owed_documents_drain() -> None:
+    await drained(10_000, places=64)
+
+
+async def test_an_unwelcome_document_gives_its_place_to_the_next() -> None:
+    limits = replace(IMPATIENT, link_conversations_max=2, refused_seconds=3_600.0)
+    async with opened_server() as server, opened_replica(limits=limits) as one:
+        await edited(one, 6)
+
+        async def dial(url: str) -> MemoryConnection:
+            server.dials += 1
+            if url[-1] in "024":
+                raise ConnectionEnded(4423, "set aside")
+            return server.visit(url.removeprefix("ws://server/"))
+
+        link = one.connect("ws://server", dial=dial)
+        synced = asyncio.create_task(link.synced())
+        await until(lambda: not link._conversations and len(link._resting) == 3)
+        assert await owed(one, link) == ["d/00000", "d/00002", "d/00004"]
+        for _ in range(5):
+            link.look_again()
+            await turn()
+        assert server.dials == 6
+        assert "set aside" in (link.last_error or "")
+        assert not synced.done()
+        synced.cancel()
+
+
+async def test_a_document_that_is_opened_during_its_turn_stays() -> None:
+    remote = Remote()
+    async with opened_replica() as one:
+        await edited(one, 1)
+        link = one.connect("ws://remote", dial=remote.dial)
+        end = await remote.connection()
+        document = await one.document("d/00000")
+        answering = asyncio.create_task(answer_all(end, []))
+        say(end, SyncStep1(b"\0"))
+        await link.synced()
+        assert link.progress_of(document.id) is Progress.IN_SYNC
+        assert remote.ends == []
+        answering.cancel()
+
+
+async def test_a_document_that_is_opened_while_its_turn_ends_is_followed_by_one_who_waits() -> None:
+    async with opened_server() as server, opened_replica() as one:
+        await edited(one, 1)
+        gates: list[asyncio.Event] = []
+
+        async def dial(url: str) -> MemoryConnection:
+            connection = await server.dial(url)
+            close, gate = connection.close, asyncio.Event()
+            gates.append(gate)
+
+            async def close_slowly(*reason: Any) -> None:
+                await gate.wait()
+                await close(*reason)
+
+            connection.close = close_slowly  # type: ignore[method-assign]
+            return connection
+
+        link = one.connect("ws://server", dial=dial)
+        await until(lambda: bool(link._ending))
+        await turn()
+        document = await one.document("d/00000")
+        await turn()
+        assert len(gates) == 1, "the first is still leaving"
+        gates[0].set()
+        await until(lambda: len(gates) == 2)
+        gates[1].set()
+        await link.synced()
+        document.text("text").append("!")
+        await link.synced()
+        assert text_of(server.shell.store.appended(document.id)) == "0!"
+        assert link.progress_of(document.id) is Progress.IN_SYNC

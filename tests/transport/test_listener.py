@@ -266,7 +266,7 @@ async def test_who_brings_too_much_is_read_later() -> None:
         waits.append(seconds)
         await gate.wait()
 
-    limits = replace(IMPATIENT, identity_updates_per_second_max=2.0)
+    limits = replace(IMPATIENT, identity_messages_per_second_max=2.0)
     async with opened_server(limits=limits, sleep=sleep) as server:
         ada = peer(server)
         await ada.hear(SyncStep1)

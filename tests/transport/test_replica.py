@@ -21,10 +21,12 @@ from crdt_state.transport.replica import Replica
 from wired import (
     IMPATIENT,
     NOTES,
+    OTHER,
     GatedStore,
     connected,
     opened_replica,
     opened_server,
+    text_of,
     turn,
     until,
 )
@@ -202,3 +204,76 @@ async def test_closing_ends_while_a_document_is_being_opened() -> None:
         await replica.close()
         with pytest.raises((asyncio.CancelledError, CrdtStateError)):
             await opening
+
+
+# --- remotes that are not connected -----------------------------------------------------------
+
+
+async def edit(replica: Replica, name: str, text: str) -> None:
+    """Edit a document that nobody keeps open."""
+    document = await replica.document(name)
+    document.text("text").append(text)
+    await document.saved()
+    document.close()
+
+
+async def outbox(replica: Replica, remote: str = "ws://server") -> list[str]:
+    return [entry.document for entry in await replica.store.outbox(remote)]
+
+
+async def test_what_is_edited_before_connecting_again_is_owed_after_a_restart() -> None:
+    store = GatedStore()
+    async with opened_server() as server:
+        async with opened_replica(store) as one:
+            await edit(one, "notes", "one ")
+            await connected(one, server).synced()
+        async with opened_replica(store.reopened()) as again:  # type: ignore[arg-type]
+            await edit(again, "notes", "two ")
+            await edit(again, "other", "new")
+            assert await outbox(again) == ["notes", "other"]
+            await connected(again, server).synced()
+            assert await outbox(again) == []
+        assert text_of(server.shell.store.appended()) == "one two "
+        assert text_of(server.shell.store.appended(OTHER)) == "new"
+
+
+async def test_what_is_edited_between_two_links_is_owed() -> None:
+    async with opened_server() as server, opened_replica() as one:
+        link = connected(one, server)
+        await link.synced()
+        await one.disconnect(link)
+        await edit(one, "notes", "between")
+        assert await outbox(one) == ["notes"]
+        await connected(one, server).synced()
+        assert text_of(server.shell.store.appended()) == "between"
+
+
+async def test_a_forgotten_remote_is_owed_nothing_until_it_is_connected_again() -> None:
+    store = GatedStore()
+    async with opened_server() as server:
+        async with opened_replica(store) as one:
+            link = connected(one, server)
+            await link.synced()
+            with pytest.raises(DocumentClosed, match="disconnect"):
+                await one.forget_remote("ws://server/")
+            await one.disconnect(link)
+            await edit(one, "notes", "a")
+            await one.forget_remote("ws://server/")
+            assert await outbox(one) == []
+            await edit(one, "notes", "b")
+            assert await outbox(one) == []
+        async with opened_replica(store.reopened()) as again:  # type: ignore[arg-type]
+            await edit(again, "notes", "c")
+            assert await outbox(again) == []
+            await connected(again, server).synced()
+        assert text_of(server.shell.store.appended()) == "abc"
+
+
+async def test_remotes_are_bounded() -> None:
+    async with (
+        opened_server() as server,
+        opened_replica(limits=replace(IMPATIENT, remotes_max=1)) as one,
+    ):
+        await connected(one, server).synced()
+        with pytest.raises(LimitExceeded, match="remotes_max"):
+            one.connect("ws://another", dial=server.dial)

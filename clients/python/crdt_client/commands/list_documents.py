@@ -69,7 +69,7 @@ async def _list(prefix: str, *, bad: bool, as_json: bool, store: Path | None) ->
                 if bad and reason is None:
                     continue
                 if as_json:
-                    write_json(_line(summary, reason))
+                    write_json({**summary.in_numbers(), "trouble": reason})
                 else:
                     found.append((summary, reason))
         place = opened.path
@@ -78,19 +78,6 @@ async def _list(prefix: str, *, bad: bool, as_json: bool, store: Path | None) ->
         count = f"{counted(len(found), 'document')} in {place}"
         note(count + (f", {troubled:,} in trouble" if troubled else ""), style="dim")
     return Exit.WRONG if bad and troubled else Exit.FINE
-
-
-def _line(summary: Summary, reason: str | None) -> dict[str, object]:
-    return {
-        "document": summary.document,
-        "last_sequence": summary.last,
-        "log_updates": summary.log_updates,
-        "log_bytes": summary.log_bytes,
-        "checkpoint_bytes": summary.checkpoint_bytes,
-        "pending_updates": summary.pending_updates,
-        "quarantined_updates": summary.quarantined_updates,
-        "trouble": reason,
-    }
 
 
 def _show(found: list[tuple[Summary, str | None]]) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from crdt_client.commands.outcome import EXIT_CODES, Exit, carry_out
 from crdt_client.commands.stores import (
+    DocumentMissing,
     JsonOption,
     StoreOption,
     reading,
@@ -23,7 +24,7 @@ from crdt_client.commands.terminal import (
     write_json,
     write_text,
 )
-from crdt_state.errors import UsageError, WorkerFailed
+from crdt_state.errors import WorkerFailed
 from crdt_state.identifiers import document_id
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.model.state import decode_state_vector
@@ -32,7 +33,6 @@ from crdt_state.replica.workers import WorkerProcesses
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from crdt_state.storage.contract import StoredDocument, Summary
 
 __all__ = ["show_document"]
 
@@ -70,7 +70,9 @@ async def _show(name: str, *, root: str | None, as_json: bool, store: Path | Non
     async with reading(store, DEFAULT_LIMITS) as opened:
         stored = await stored_document(opened, document)
         summary = await opened.summary(document)
-        reason = None if summary is None else await trouble(opened, summary)
+        if summary is None:  # forgotten between the two reads
+            raise DocumentMissing(document)
+        reason = await trouble(opened, summary)
     updates = stored.updates()
     async with WorkerProcesses(DEFAULT_LIMITS, count=1) as workers:
         try:
@@ -84,7 +86,7 @@ async def _show(name: str, *, root: str | None, as_json: bool, store: Path | Non
         return Exit.FINE
     clients = len(decode_state_vector(digests.vector))
     if as_json:
-        described = _described(stored, summary, reason)
+        described = {**summary.in_numbers(), "trouble": reason}
         described |= {
             "clients": clients,
             "state_vector_bytes": len(digests.vector),
@@ -106,21 +108,6 @@ async def _show(name: str, *, root: str | None, as_json: bool, store: Path | Non
         complain(reason)
     write_text(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode() + "\n")
     return Exit.FINE
-
-
-def _described(
-    stored: StoredDocument, summary: Summary | None, reason: str | None
-) -> dict[str, object]:
-    return {
-        "document": stored.document,
-        "last_sequence": stored.last,
-        "log_updates": len(stored.log),
-        "log_bytes": sum(len(entry.update) for entry in stored.log),
-        "checkpoint_bytes": 0 if stored.checkpoint is None else len(stored.checkpoint.state),
-        "pending_updates": len(stored.pending),
-        "quarantined_updates": 0 if summary is None else summary.quarantined_updates,
-        "trouble": reason,
-    }
 
 
 def _text_of(content: dict[str, object], root: str, document: str) -> str:
