@@ -24,7 +24,7 @@ from crdt_client.commands.terminal import (
     write_json,
     write_text,
 )
-from crdt_state.errors import WorkerFailed
+from crdt_state.errors import UsageError, WorkerFailed
 from crdt_state.identifiers import document_id
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.model.state import decode_state_vector
