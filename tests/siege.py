@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["RESIDENT_BYTES_MAX", "WAIT_SECONDS_MAX", "Siege", "text_of"]
 
 WAIT_SECONDS_MAX = 1.0
+"""How long a bystander may wait, in the full check."""
+
+BUSY_WAIT_SECONDS_MAX = 5.0
+"""The same where other tests' machines may be busy: a sample shows that nothing stalls."""
 RESIDENT_BYTES_MAX = 1_536 * 1024 * 1024
 LOOK_SECONDS = 0.05
 BYSTANDER = "people/bystander"
@@ -41,6 +45,7 @@ class Siege:
 
     server: RunningServer
     name: str
+    wait_seconds_max: float = WAIT_SECONDS_MAX
     waits: list[float] = field(default_factory=list)
     resident_bytes_max: int = 0
 
@@ -96,7 +101,7 @@ class Siege:
         assert self.server.pid == self._pid
         status, _ = await asyncio.to_thread(self.server.get, "/health")
         assert status == 200
-        assert self.waits[-1] <= WAIT_SECONDS_MAX
+        assert self.waits[-1] <= self.wait_seconds_max, f"{self}"
         assert self.resident_bytes_max <= RESIDENT_BYTES_MAX
         assert await text_of(self.port, BYSTANDER) == text
         await asyncio.to_thread(self.server.restart)

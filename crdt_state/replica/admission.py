@@ -206,8 +206,7 @@ def _may_continue(head: Head, stroke: Stroke, size: int, author: Author, limits:
 def _admit_one(head: Head, update: bytes, author: Author, limits: Limits) -> Verdict:
     inspection: Inspection | None = None
     try:
-        # A relay brings states that many wrote; the bounds on one author's do not apply to them.
-        inspection = inspect(update, limits, merged=author.may_relay)
+        inspection = inspect(update, limits)
         verdict = admit(head, inspection, author, limits)
     except UpdateRefused as error:
         ended: Mapping[int, int] = {}

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from crdt_state.errors import CrdtStateError, DocumentClosed, UpdateRefused
 from crdt_state.identifiers import path_of
+from crdt_state.model.inspect import inspect
 from crdt_state.model.portions import portions
 from crdt_state.model.state import EMPTY_VECTOR, decode_state_vector
 from crdt_state.protocol.ywebsocket import (
@@ -277,7 +278,8 @@ class Conversation:
             case SyncStep1(state_vector):
                 await self._send_what_lacks(connection, state_vector)
             case SyncStep2(update):
-                self._bring(update)
+                for part in await self._parts_of(update):
+                    self._bring(part)
                 await self._answered(update)
             case Update(update):
                 self._bring(update)
@@ -288,6 +290,14 @@ class Conversation:
                 self._greet()
             case PermissionDenied(reason):
                 self.last_error = reason
+
+    async def _parts_of(self, state: bytes) -> list[bytes]:
+        """A state that many wrote, in parts that the bound on one author's update lets in."""
+        limits = self._shell.limits
+        if len(state) <= limits.update_bytes_max:
+            return [state]
+        await asyncio.to_thread(inspect, state, limits, merged=True)
+        return await asyncio.to_thread(portions, state, limits.update_bytes_max // 2)
 
     def _bring(self, update: bytes) -> None:
         with contextlib.suppress(UpdateRefused):  # the document was set aside; the witness knows

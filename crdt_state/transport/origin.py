@@ -6,10 +6,11 @@ somebody visits could read and write the documents of a server on their machine.
 makes its own name point to 127.0.0.1 (DNS rebinding) has a matching `Origin`, so `Host` is
 checked too: it has to be a name we serve.
 
-1. A program that is no browser sends no `Origin`, and is let through: what it may do is a
+1. A page of the same host may connect, whatever its port; others have to be allowed.
+2. A program that is no browser sends no `Origin`, and is let through: what it may do is a
    question for authentication.
-2. The opaque origin `null` (a sandboxed frame, a local file) is nobody's, and always refused.
-3. An address as `Host` cannot have been rebound.  Loopback addresses are always served; others
+3. The opaque origin `null` (a sandboxed frame, a local file) is nobody's, and always refused.
+4. An address as `Host` cannot have been rebound.  Loopback addresses are always served; others
    only where the server listens on all of them.
 """
 
@@ -62,7 +63,7 @@ class OriginRules:
         served = _authority(host[0])
         if served is None:
             return "the Host header is not a name or an address"
-        name, port = served
+        name, _ = served
         if not self._serves(name):
             return (
                 f"this server does not answer as {name!r}; if it should, "
@@ -72,7 +73,7 @@ class OriginRules:
             return None
         if len(origin) != 1:
             return "more than one Origin header"
-        return self._origin_refusal(origin[0], name, port)
+        return self._origin_refusal(origin[0], name)
 
     def _serves(self, name: str) -> bool:
         if self.serves_every_host or name in self.hosts or is_loopback(name):
@@ -82,7 +83,7 @@ class OriginRules:
         labels = name.split(".")
         return any("." + ".".join(labels[at:]) in self.hosts for at in range(1, len(labels)))
 
-    def _origin_refusal(self, origin: str, name: str, port: int | None) -> str | None:
+    def _origin_refusal(self, origin: str, name: str) -> str | None:
         if origin == NULL:
             return (
                 "pages without an origin of their own (local files, sandboxed frames) may not "
@@ -92,10 +93,9 @@ class OriginRules:
         if parsed is None:
             return "the Origin header is not an origin"
         scheme, page_name, page_port = parsed
-        # Behind a proxy that ends TLS we do not know which scheme the browser used; where the
-        # Host header has no port, it is the default one of the page's own scheme.
-        own_port = DEFAULT_PORTS.get(scheme) if port is None else port
-        if scheme in {"http", "https"} and (page_name, page_port) == (name, own_port):
+        # The same host, whatever the port: who develops a page has a server of their own for it,
+        # and who may serve pages from this host can read what is on it anyway.
+        if scheme in {"http", "https"} and page_name == name:
             return None
         if (
             self.serves_every_origin

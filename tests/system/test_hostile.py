@@ -38,7 +38,7 @@ from crdt_state.replica.admission import ANYONE, Refused, admit_many
 from crdt_state.storage.sqlite import SqliteStore
 from hostile import SHAPES, SWARMS, deleting, mutate, section, string, update, value
 from raw_peer import RawPeer, frame, request
-from siege import Siege, text_of
+from siege import BUSY_WAIT_SECONDS_MAX, WAIT_SECONDS_MAX, Siege, text_of
 from sync_server.settings import STORE_FILE
 
 if TYPE_CHECKING:
@@ -404,7 +404,8 @@ async def test_an_attack_harms_nobody_else(server: RunningServer, name: str) -> 
 
 
 async def test_a_little_of_every_attack_harms_nobody_else(server: RunningServer) -> None:
-    async with Siege(server, "a little of every attack") as siege:
+    name = "a little of every attack"
+    async with Siege(server, name, wait_seconds_max=BUSY_WAIT_SECONDS_MAX) as siege:
         for attack in ATTACKS.values():
             await attack(siege.port, 0.02)
 
@@ -514,7 +515,9 @@ async def send_mutants(port: int, count: int, seed: int) -> Counter[str]:
 
 
 async def check_mutants(server: RunningServer, count: int, seed: int) -> None:
-    async with Siege(server, f"{count:,} mutants, seed {seed}") as siege:
+    bound = BUSY_WAIT_SECONDS_MAX if count < 100_000 else WAIT_SECONDS_MAX
+    name = f"{count:,} mutants, seed {seed}"
+    async with Siege(server, name, wait_seconds_max=bound) as siege:
         outcomes = await send_mutants(siege.port, count, seed)
     total = outcomes.total()
     for outcome, found in outcomes.most_common():

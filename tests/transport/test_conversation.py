@@ -46,6 +46,24 @@ def dial_of(server: Server, name: str) -> object:
     return dial
 
 
+# --- what the remote brings ---------------------------------------------------------------------
+
+
+async def test_a_state_beyond_the_bound_on_one_authors_update_comes_in_portions() -> None:
+    async with opened_server() as server, opened_replica() as author:
+        long = await author.document("notes")
+        for number in range(60):
+            long.text("text").insert(0, f"{number:04} " * 20)
+        link = connected(author, server)
+        await link.synced()
+        written = str(long.text("text"))
+        assert len(written) > 4 * SMALL.update_bytes_max
+        async with opened_replica(limits=SMALL, seed=3) as reader:
+            document = await reader.document("notes")
+            await connected(reader, server).synced()
+            assert str(document.text("text")) == written
+
+
 # --- what we bring is refused -------------------------------------------------------------------
 
 
