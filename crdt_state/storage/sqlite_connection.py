@@ -8,6 +8,7 @@ The functions with SQL in them take any object of the shape below.  In productio
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crdt_state.errors import (
@@ -19,11 +20,22 @@ from crdt_state.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from crdt_state.limits import Limits
 
-__all__ = ["Connection", "Cursor", "checkpoint", "configure", "meaning_of", "transaction"]
+__all__ = [
+    "Connection",
+    "Cursor",
+    "checkpoint",
+    "configure",
+    "execute_rows",
+    "meaning_of",
+    "transaction",
+]
+
+ROWS_AT_ONCE = (256, 32, 4, 1)
+"""Of so many rows statements are made; few sizes, so that each is compiled once."""
 
 
 class Cursor(Protocol):
@@ -48,9 +60,6 @@ class Connection(Protocol):
     def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Cursor:
         """Run one statement; what comes back holds its rows."""
 
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Any:
-        """Run one statement once for each row of parameters."""
-
 
 @contextmanager
 def transaction(connection: Connection, *, is_writing: bool) -> Iterator[None]:
@@ -66,6 +75,25 @@ def transaction(connection: Connection, *, is_writing: bool) -> Iterator[None]:
         # SQLite ends some failed transactions by itself; asking again would be an error.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def execute_rows(connection: Connection, sql: str, row: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Run `sql` over all of `rows`; its word `ROWS` stands for many of the shape `row`.
+
+    Not `executemany`: that lets go of the interpreter's lock at every row, and where the event
+    loop is busy each time costs a switch interval to get it back; 3,000 rows took 16 seconds.
+    """
+    at = 0
+    for count in ROWS_AT_ONCE:
+        while len(rows) - at >= count:
+            values = [value for values in rows[at : at + count] for value in values]
+            connection.execute(_for_rows(sql, row, count), values)
+            at += count
+
+
+@cache
+def _for_rows(sql: str, row: str, count: int) -> str:
+    return sql.replace("ROWS", ", ".join([row] * count))
 
 
 def configure(connection: Connection, limits: Limits, *, is_writer: bool) -> None:

@@ -2,8 +2,8 @@
 
 `commit_group` is the only function that changes documents.  It is synchronous and holds the
 connection from `BEGIN IMMEDIATE` to `COMMIT`; whoever awaits it cannot leave half a group
-behind.  Updates of all calls are collected and written with one `executemany` a table; any other
-kind of write first writes out what was collected, so that the order of the calls is kept.
+behind.  Updates of all calls are collected and written many rows a statement; any other kind of
+write first writes out what was collected, so that the order of the calls is kept.
 
 A call that what is stored can refuse (a fold, a pending entry) runs in a savepoint: it alone is
 undone, and its neighbours are committed.
@@ -26,7 +26,7 @@ from crdt_state.storage.contract import (
     SetAside,
     SetMetadata,
 )
-from crdt_state.storage.sqlite_connection import transaction
+from crdt_state.storage.sqlite_connection import execute_rows, transaction
 from crdt_state.storage.sqlite_identity import read_fact, write_fact
 from crdt_state.storage.validity import CONDITIONAL
 
@@ -47,18 +47,20 @@ OLDEST_AT_ONCE = 16
 """How many of the oldest quarantined updates are looked at before more are read."""
 
 GROW_DOCUMENT = """
-    INSERT INTO documents (name, born, last, log_updates, log_bytes) VALUES (?, ?, ?, ?, ?)
+    INSERT INTO documents (name, born, last, log_updates, log_bytes) VALUES ROWS
     ON CONFLICT (name) DO UPDATE SET last = excluded.last,
         log_updates = log_updates + excluded.log_updates,
         log_bytes = log_bytes + excluded.log_bytes"""
-INSERT_UPDATE = """
-    INSERT INTO log (sequence, document, checksum, content)
-    VALUES (?, (SELECT id FROM documents WHERE name = ?), ?, ?)"""
-# Nothing is selected, hence nothing owed, for a document that has no update.
+INSERT_UPDATES = "INSERT INTO log (sequence, document, checksum, content) VALUES ROWS"
+UPDATE_ROW = "(?, (SELECT id FROM documents WHERE name = ?), ?, ?)"
+# Nothing is selected, hence nothing owed, for a document that has no update.  CROSS JOIN keeps
+# the order: the pairs are gone through, the names are looked up.
 OWE = """
     INSERT OR REPLACE INTO outbox (remote, document, through)
-    SELECT remotes.id, documents.id, documents.last FROM remotes, documents
-    WHERE remotes.name = ? AND documents.name = ? AND documents.last > 0"""
+    SELECT remotes.id, documents.id, documents.last FROM (VALUES ROWS) AS owed
+    CROSS JOIN remotes ON remotes.name = owed.column1
+    CROSS JOIN documents ON documents.name = owed.column2
+    WHERE documents.last > 0"""
 
 
 def commit_group(connection: Connection, calls: Many[Many[Write]], limits: Limits) -> list[Outcome]:
@@ -155,22 +157,26 @@ class _Group:
     def write_out(self) -> None:
         """Write what was collected."""
         if self.rows:
-            self.connection.executemany(
+            execute_rows(
+                self.connection,
                 GROW_DOCUMENT,
+                "(?, ?, ?, ?, ?)",
                 [
                     (document, born, last, updates, size)
                     for document, (born, last, updates, size, _) in self.grown.items()
                 ],
             )
-            self.connection.executemany(INSERT_UPDATE, self.rows)
+            execute_rows(self.connection, INSERT_UPDATES, UPDATE_ROW, self.rows)
             self.rows = []
             self.grown = {}
         if self.owed:
-            self.connection.executemany(
-                "INSERT OR IGNORE INTO remotes (name) VALUES (?)",
+            execute_rows(
+                self.connection,
+                "INSERT OR IGNORE INTO remotes (name) VALUES ROWS",
+                "(?)",
                 [(remote,) for remote in dict.fromkeys(remote for remote, _ in self.owed)],
             )
-            self.connection.executemany(OWE, list(self.owed))
+            execute_rows(self.connection, OWE, "(?, ?)", list(self.owed))
             self.owed = {}
 
     def one(self, write: Write) -> None:
@@ -240,8 +246,10 @@ class _Group:
         row_id = self.known(document) if numbers else None
         if row_id is None:
             return
-        self.connection.executemany(
-            "DELETE FROM pending WHERE document = ? AND number = ?",
+        execute_rows(
+            self.connection,
+            "DELETE FROM pending WHERE (document, number) IN (VALUES ROWS)",
+            "(?, ?)",
             [(row_id, number) for number in numbers],
         )
         self.count_pending(row_id)

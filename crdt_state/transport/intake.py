@@ -14,6 +14,7 @@ and the event loop serves others between two rounds.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +23,8 @@ from websockets.frames import DATA_OPCODES, Frame
 from websockets.protocol import State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from crdt_state.limits import Limits
 
 __all__ = ["Intake", "MeteredConnection"]
@@ -29,7 +32,9 @@ __all__ = ["Intake", "MeteredConnection"]
 SLICE_BYTES = 4_096
 """What is parsed of one connection in a round: some 150 of the smallest frames, 2 ms."""
 
-SLICES_PER_ROUND = 8
+ROUND_SECONDS = 0.003
+"""No slice is begun later in a round.  Not a number of slices: those of a machine at half the
+speed take twice as long, and so would everybody's wait."""
 
 LARGE_PART_BYTES = 256 * 1024
 """Whoever holds less unfinished than this is not cut off for what others hold."""
@@ -38,12 +43,14 @@ LARGE_PART_BYTES = 256 * 1024
 class Intake:
     """Whose turn it is, over all connections of a server."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, now: Callable[[], float] = time.monotonic) -> None:
+        """`now` is a clock in seconds that never goes back."""
         self.limits = limits
         self.unfinished_bytes = 0
         self.cut_off = 0
         self._waiting: deque[MeteredConnection] = deque()
         self._round: asyncio.Handle | None = None
+        self._now = now
 
     def wants_a_turn(self, connection: MeteredConnection) -> None:
         """Let a connection be parsed further when its turn comes."""
@@ -53,8 +60,11 @@ class Intake:
 
     def _go_round(self) -> None:
         self._round = None
-        for _ in range(min(SLICES_PER_ROUND, len(self._waiting))):
+        end = self._now() + ROUND_SECONDS
+        for _ in range(len(self._waiting)):
             self._waiting.popleft().take_turn()
+            if self._now() >= end:
+                break
         if self._waiting and self._round is None:
             self._round = asyncio.get_running_loop().call_soon(self._go_round)
 

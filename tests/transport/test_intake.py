@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.server import serve
 
+from crdt_state.clocks import ManualClock
 from crdt_state.limits import DEFAULT_LIMITS, Limits
 from crdt_state.transport.intake import (
     LARGE_PART_BYTES,
-    SLICES_PER_ROUND,
+    ROUND_SECONDS,
     Intake,
     MeteredConnection,
 )
@@ -143,25 +144,32 @@ async def test_unfinished_frames_of_all_together_are_bounded() -> None:
         await until(lambda: intake.unfinished_bytes == 0)
 
 
-class Endless:
-    """Stands for a connection that always has more to be parsed."""
+SLICE_SECONDS = (
+    ROUND_SECONDS / 7.5
+)  # the eighth begins before the round is over, the ninth does not
 
-    def __init__(self, name: str, turns: list[str], intake: Intake) -> None:
-        self.name, self.turns, self.intake = name, turns, intake
+
+class Endless:
+    """Stands for a connection that always has more to be parsed, which takes its time."""
+
+    def __init__(self, name: str, turns: list[str], intake: Intake, clock: ManualClock) -> None:
+        self.name, self.turns, self.intake, self.clock = name, turns, intake, clock
 
     def take_turn(self) -> None:
         self.turns.append(self.name)
+        self.clock.advance(SLICE_SECONDS)
         self.intake.wants_a_turn(self)  # type: ignore[arg-type]
 
 
 async def test_everybody_gets_a_turn_before_anybody_gets_two_and_rounds_are_short() -> None:
-    intake = Intake(DEFAULT_LIMITS)
+    clock = ManualClock()
+    intake = Intake(DEFAULT_LIMITS, now=clock.now)
     turns: list[str] = []
-    names = [str(number) for number in range(3 * SLICES_PER_ROUND)]
+    names = [str(number) for number in range(3 * 8)]
     for name in names:
-        intake.wants_a_turn(Endless(name, turns, intake))  # type: ignore[arg-type]
+        intake.wants_a_turn(Endless(name, turns, intake, clock))  # type: ignore[arg-type]
     await asyncio.sleep(0)
-    assert len(turns) == SLICES_PER_ROUND
+    assert len(turns) == 8
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert turns == names
