@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
 	--python-version 3.11 --custom-compile-command 'make lock'
+# The full checks measure, so only the sample runs side by side.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 8 --dist worksteal
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 NODE_PACKAGES := tests/js/node_modules/.package-lock.json
 
@@ -22,7 +24,7 @@ demo: $(VENV)/.run ## three replicas, a server that is killed, and a table that 
 	@$(BIN)/crdt-state demo
 
 test: $(VENV)/.test $(NODE_PACKAGES) ## the tests, with a seeded sample of the long ones
-	@$(BIN)/python -m pytest -q -m "not full"
+	@$(BIN)/python -m pytest -q -m "not full" $(SIDE_BY_SIDE)
 
 style: $(VENV)/.test ## formatting and lint
 	@$(BIN)/ruff format --check .
