@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -25,7 +26,7 @@ from crdt_state.security.tokens import NoAuthentication
 from crdt_state.storage.contract import Append, Write
 from crdt_state.storage.contract import Sequence as StoreSequence
 from crdt_state.storage.memory import MemoryStore
-from crdt_state.transport.link import Link
+from crdt_state.transport.link import Link, Wire
 from crdt_state.transport.listener import Listener, Visit
 from crdt_state.transport.memory import MemoryConnection, memory_pair
 from crdt_state.transport.replica import Replica
@@ -33,6 +34,8 @@ from hostile import item, section, update
 
 NOTES = DocumentId("notes")
 OTHER = DocumentId("other")
+
+SEEDS = count(1_000)
 
 BROKEN = b"\xff"
 """Bytes that are no update."""
@@ -83,7 +86,8 @@ class GatedStore(MemoryStore):
     """A store whose writes wait at a gate, as on a slow disk, and whose reads can as well."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        # Each is another replica, as stores that are drawn by dice are.
+        super().__init__(**{"random": Random(next(SEEDS)), **options})
         self.gate = asyncio.Event()
         self.gate.set()
         self.reading = asyncio.Event()
@@ -311,6 +315,6 @@ async def opened_replica(
             await replica.close()
 
 
-def connected(replica: Replica, server: Server) -> Link:
+def connected(replica: Replica, server: Server, wire: Wire = Wire.REPLICA) -> Link:
     """A link from a replica to a server."""
-    return replica.connect("ws://server", dial=server.dial)
+    return replica.connect("ws://server", dial=server.dial, wire=wire)

@@ -16,12 +16,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from crdt_state.clocks import Instant
 from crdt_state.errors import CrdtStateError, DocumentClosed
 from crdt_state.sync.exchange import Progress
 from crdt_state.transport.conversation import Conversation, Tie
+from crdt_state.transport.peer_link import PeerConversation, PeerLine
 from crdt_state.transport.reconnect import Backoff
 
 if TYPE_CHECKING:
@@ -33,12 +35,22 @@ if TYPE_CHECKING:
     from crdt_state.replica.shell import ReplicaShell
     from crdt_state.transport.connection import Dial
 
-__all__ = ["Link", "Refused"]
+__all__ = ["Link", "Refused", "Wire"]
 
 PAGE = 256
 
 RESTING_MAX = 10_000
 """How many unwelcome documents are remembered; beyond it the oldest is tried again sooner."""
+
+
+class Wire(Enum):
+    """What a link speaks."""
+
+    REPLICA = "replica"
+    """Our own protocol: one connection for all documents, and acknowledgements."""
+
+    Y_WEBSOCKET = "y-websocket"
+    """A connection for each document; for servers that are not ours."""
 
 
 class Refused(NamedTuple):
@@ -54,7 +66,17 @@ class Refused(NamedTuple):
 class Link:
     """A replica's tie to one remote."""
 
-    def __init__(self, shell: ReplicaShell, remotes: Remotes, url: str, dial: Dial) -> None:
+    def __init__(
+        self,
+        shell: ReplicaShell,
+        remotes: Remotes,
+        url: str,
+        dial: Dial,
+        *,
+        wire: Wire = Wire.REPLICA,
+        token: str | Callable[[], str] | None = None,
+    ) -> None:
+        """`token` is said in the greeting of our protocol; over y-websocket `dial` brings it."""
         self.remote = url.rstrip("/")
         self.source = shell.new_source()
         self._shell = shell
@@ -62,7 +84,12 @@ class Link:
         self._tie = Tie(
             self.remote, self.source, shell, remotes, dial, self.progress_changed, self._was_refused
         )
-        self._conversations: dict[DocumentId, Conversation] = {}
+        self._line: PeerLine | None = None
+        if wire is Wire.REPLICA:
+            self._line = PeerLine(
+                shell, self.remote, dial, token=token, changed=self.progress_changed
+            )
+        self._conversations: dict[DocumentId, Conversation | PeerConversation] = {}
         self._turns: set[DocumentId] = set()
         """Of the conversations, those about documents that are only owed."""
         self._ending: dict[DocumentId, asyncio.Task[None]] = {}
@@ -82,6 +109,8 @@ class Link:
     def begin(self) -> None:
         """Owe the remote what is edited from now on, and go on with what it was owed before."""
         self._shell.core.add_remote(self.remote, self.source)
+        if self._line is not None:
+            self._line.begin()
         self._begun = asyncio.create_task(self._bring_what_is_owed(), name=f"link {self.remote}")
 
     # --- what people look at -----------------------------------------------------------------
@@ -95,6 +124,8 @@ class Link:
     def last_error(self) -> str | None:
         """Why a connection last ended or could not be made, of any document."""
         errors = [talk.last_error for talk in self._conversations.values() if talk.last_error]
+        if self._line is not None and self._line.last_error and not self._line.is_up:
+            errors.append(self._line.last_error)
         return errors[-1] if errors else self._last_error
 
     @property
@@ -133,7 +164,7 @@ class Link:
 
     # --- which documents ---------------------------------------------------------------------
 
-    def follow(self, document: DocumentId) -> Conversation:
+    def follow(self, document: DocumentId) -> Conversation | PeerConversation:
         """Keep a document in step that somebody has open; a second call changes nothing."""
         if self._is_closed:
             raise DocumentClosed("this link is closed")
@@ -155,6 +186,8 @@ class Link:
         for document in tuple(self._conversations):
             self._end(document)
         await asyncio.gather(*self._ending.values(), return_exceptions=True)
+        if self._line is not None:
+            await self._line.close()
         for waiter in self._waiting:
             if not waiter.done():
                 waiter.set_exception(DocumentClosed("the link was closed before this was in sync"))
@@ -164,8 +197,13 @@ class Link:
         """Look into the outbox for documents that have come to be owed."""
         self._look.set()
 
-    def _converse(self, document: DocumentId) -> Conversation:
-        talk = Conversation(document, self._tie, behind=self._ending.get(document))
+    def _converse(self, document: DocumentId) -> Conversation | PeerConversation:
+        behind = self._ending.get(document)
+        talk: Conversation | PeerConversation
+        if self._line is None:
+            talk = Conversation(document, self._tie, behind=behind)
+        else:
+            talk = PeerConversation(document, self._tie, self._line, behind=behind)
         self._conversations[document] = talk
         talk.start()
         self.progress_changed()
@@ -188,7 +226,7 @@ class Link:
         self.progress_changed()
         return task
 
-    async def _close(self, talk: Conversation) -> None:
+    async def _close(self, talk: Conversation | PeerConversation) -> None:
         with contextlib.suppress(CrdtStateError):  # told to who has it open
             await self._shell.settled(talk.document)
         await talk.close()

@@ -46,6 +46,7 @@ from crdt_state.security.rate import Rate
 from crdt_state.transport.budget import Budget
 from crdt_state.transport.connection import Connection, ConnectionEnded
 from crdt_state.transport.member import Member
+from crdt_state.transport.peer_visit import PeerVisit
 from crdt_state.transport.room import Room
 from crdt_state.transport.websocket import WebSocketConnection, send_to_all
 
@@ -58,10 +59,13 @@ if TYPE_CHECKING:
     from crdt_state.security.grant import Grant
     from crdt_state.security.tokens import Authentication
 
-__all__ = ["Listener", "Traffic", "Visit"]
+__all__ = ["Account", "Listener", "Traffic", "Visit"]
 
 MESSAGES_IN_A_ROW = 16
 """Taken of one connection before others have their turn."""
+
+PEER_PATH = "/-/sync"
+"""Where replicas speak their own protocol; every other path is a document's, for y-websocket."""
 
 GOING_AWAY = 1012
 TRY_AGAIN_LATER = 1013
@@ -120,10 +124,11 @@ class Listener:
         """`sleep` is how time passes for who brings too much, and between signs of life."""
         self.traffic = Traffic()
         self.rooms: dict[DocumentId, Room] = {}
-        self._shell = shell
+        self.shell = shell
         self._sleep = sleep
-        self._authentication = authentication
-        self._accounts: dict[str, _Account] = {}
+        self.authentication = authentication
+        self._visits: dict[PeerVisit, None] = {}
+        self._accounts: dict[str, Account] = {}
         self._large_answers = Budget(shell.limits.large_answers_bytes_max)
         self._one_at_a_time = asyncio.Lock()
         self._is_draining = False
@@ -140,7 +145,9 @@ class Listener:
             code = NOT_A_DOCUMENT if isinstance(error, InvalidDocumentId) else _code_of(error)
             self.traffic.rejected += code != GOING_AWAY
             self.traffic.tokens_rejected += code == EXPIRED
-            await _send_away(connection, code, str(error))
+            if visit.path != PEER_PATH and 4400 < code < 4500:
+                connection.send(encode(PermissionDenied(str(error))))
+            await connection.close(code, str(error))
         except CrdtStateError as error:
             # Our store's, our workers' or our engine's; the peer may come again.
             await connection.close(TRY_AGAIN_LATER, str(error))
@@ -150,17 +157,20 @@ class Listener:
     async def show_life(self) -> None:
         """Say something in every room, for ever, often enough for stock clients to stay."""
         while True:
-            await self._sleep(self._shell.limits.idle_message_seconds * 0.9)
+            await self._sleep(self.shell.limits.idle_message_seconds * 0.9)
             for room in tuple(self.rooms.values()):
                 room.show_life()
 
     async def drain(self) -> None:
         """Let nobody in any more, make everything durable, say goodbye."""
         self._is_draining = True
-        await self._shell.flush()
+        await self.shell.flush()
         rooms = tuple(self.rooms.values())
         goodbye = "the server is going down; reconnect"
-        await asyncio.gather(*(room.close(GOING_AWAY, goodbye) for room in rooms))
+        await asyncio.gather(
+            *(room.close(GOING_AWAY, goodbye) for room in rooms),
+            *(visit.say_goodbye(GOING_AWAY, goodbye) for visit in tuple(self._visits)),
+        )
 
     # --- one conversation --------------------------------------------------------------------
 
@@ -168,25 +178,33 @@ class Listener:
         if self._is_draining:
             await connection.close(GOING_AWAY, "the server is going down; reconnect")
             return
-        grant = self._authentication.grant(visit.token, now=self._shell.clock.wall())
+        if visit.path == PEER_PATH:
+            peer = PeerVisit(self, Counted(connection, self.traffic), visit.token)
+            self._visits[peer] = None
+            try:
+                await peer.run()
+            finally:
+                self._visits.pop(peer, None)
+            return
+        grant = self.authentication.grant(visit.token, now=self.shell.clock.wall())
         document = document_id_from_path(visit.path)
         if not grant.may_read(document):
             raise RemoteProtocolError(f"no right to read {document!r}", code=FORBIDDEN)
         author = Author(grant.identity, grant.may_write(document), grant.may_relay)
-        member = Member(connection, self._shell.new_source(), author)
-        account = self._arrive(member.name)
+        member = Member(connection, self.shell.new_source(), author, self.shell.limits)
+        account = self.arrive(member.name)
         try:
-            room = await self._enter(document, member)
+            room = await self.enter(document, lambda room: room.join(member))
             try:
-                with _Expiry(grant, room, member, self._shell):
+                with _Expiry(grant, room, member, self.shell):
                     await self._listen(room, member, account.rate)
             finally:
                 self._leave(room, member)
         finally:
-            self._depart(member.name)
+            self.depart(member.name)
 
     async def _listen(self, room: Room, member: Member, rate: Rate) -> None:
-        traffic, clock = self.traffic, self._shell.clock
+        traffic, clock = self.traffic, self.shell.clock
         in_a_row = 0
         while room.is_here(member):
             frame = await member.connection.receive()
@@ -198,8 +216,8 @@ class Listener:
             wait = rate.take(len(frame), clock.now())
             if wait:
                 await self._sleep(wait)
-            await self._shell.has_room()
-            await self._has_read(member, at_most=self._shell.limits.peer_queue_bytes_max)
+            await self.shell.has_room()
+            await self._has_read(member, at_most=self.shell.limits.peer_queue_bytes_max)
             in_a_row += 1
             if in_a_row == MESSAGES_IN_A_ROW:
                 # Nothing above waits while there is more to take; others want to, too.
@@ -211,7 +229,7 @@ class Listener:
 
     async def _has_read(self, member: Member, *, at_most: int) -> None:
         """Wait until a member has taken what is written for it: questions cost it less than us."""
-        limits = self._shell.limits
+        limits = self.shell.limits
         if member.connection.buffered_bytes <= at_most:
             return
         if not await member.drained(limits.peer_slow_seconds_max):
@@ -225,7 +243,7 @@ class Listener:
             case SyncStep1(state_vector):
                 await self._answer(room, member, state_vector)
             case AwarenessUpdate(payload):
-                room.receive_awareness(member, payload)
+                room.receive_awareness(member.source, payload)
             case QueryAwareness():
                 room.answer_awareness(member)
             case PermissionDenied():
@@ -233,24 +251,24 @@ class Listener:
 
     async def _take_update(self, room: Room, member: Member, update: bytes) -> None:
         try:
-            self._shell.receive(
+            self.shell.receive(
                 room.document, member.source, member.author, update, name=member.name
             )
         except WriteNotPermitted:
             # A stock client answers our step 1 whether it may write or not.  Only what would
             # change something is an offence.
             if len(update) > LARGE_BYTES:
-                inspection = await asyncio.to_thread(inspect, update, self._shell.limits)
+                inspection = await asyncio.to_thread(inspect, update, self.shell.limits)
             else:
-                inspection = inspect(update, self._shell.limits)
-            known = self._shell.core.get(room.document)
+                inspection = inspect(update, self.shell.limits)
+            known = self.shell.core.get(room.document)
             if known is None or not known.head.holds(inspection):
                 raise
 
     async def _answer(self, room: Room, member: Member, state_vector: bytes) -> None:
         """Answer a step 1: the barrier.  All that came before it on this socket is durable."""
-        await self._shell.settled(room.document)
-        update = await self._shell.difference(room.document, state_vector)
+        await self.shell.settled(room.document)
+        update = await self.shell.difference(room.document, state_vector)
         if len(update) <= LARGE_BYTES:
             self.traffic.write([member], encode(SyncStep2(update)))
             return
@@ -261,13 +279,25 @@ class Listener:
                 await asyncio.sleep(0)
             await self._has_read(member, at_most=LARGE_BYTES)
 
+    async def take_in(self, size: int, account: Account | None) -> None:
+        """After a frame of a replica: wait as long as its identity brings too much."""
+        if account is not None:
+            wait = account.rate.take(size, self.shell.clock.now())
+            if wait:
+                await self._sleep(wait)
+        await self.shell.has_room()
+
     # --- rooms -------------------------------------------------------------------------------
 
-    async def _enter(self, document: DocumentId, member: Member) -> Room:
+    async def enter(self, document: DocumentId, join: Callable[[Room], None]) -> Room:
+        """Let somebody into a document's room, by `join`; the room, until they leave it.
+
+        Raises `StoreError`, `DocumentSetAside`, and `RemoteProtocolError` while draining.
+        """
         while True:
             room = self.rooms.get(document)
             if room is None or room.is_over:
-                room = self.rooms[document] = Room(document, self._shell, self.traffic)
+                room = self.rooms[document] = Room(document, self.shell, self.traffic)
                 room.opening = asyncio.create_task(self._open(room))
             room.awaited_by += 1
             try:
@@ -276,7 +306,7 @@ class Listener:
                 # While this waited, the document may have fallen out of use again.
                 if not room.is_over:
                     self._check_may_enter(room)
-                    room.join(member)
+                    join(room)
                     return room
             finally:
                 room.awaited_by -= 1
@@ -284,16 +314,16 @@ class Listener:
 
     async def _open(self, room: Room) -> None:
         try:
-            await self._shell.use(room.document, room.source, room)
+            await self.shell.use(room.document, room.source, room)
         finally:
             if self.rooms.get(room.document) is not room:
                 # Everybody who waited for it has given up.
-                self._shell.leave(room.document, room.source)
+                self.shell.leave(room.document, room.source)
 
     def _check_may_enter(self, room: Room) -> None:
         if self._is_draining:
             raise RemoteProtocolError("the server is going down; reconnect", code=GOING_AWAY)
-        known = self._shell.core.get(room.document)
+        known = self.shell.core.get(room.document)
         if known is not None and known.set_aside is not None:
             raise DocumentSetAside(f"the document was set aside: {known.set_aside}")
 
@@ -301,35 +331,81 @@ class Listener:
         room.leave(member)
         self._forget_empty(room)
 
+    def leave_seat(self, room: Room, source: int) -> None:
+        """A replica has let go of a document."""
+        room.unseat(source)
+        self._forget_empty(room)
+
     def _forget_empty(self, room: Room) -> None:
-        if room.members or room.awaited_by:
+        if room.members or room.seats or room.awaited_by:
             return
         if self.rooms.get(room.document) is room:
             del self.rooms[room.document]
-        self._shell.leave(room.document, room.source)
+        self.shell.leave(room.document, room.source)
 
     # --- identities --------------------------------------------------------------------------
 
-    def _arrive(self, name: str) -> _Account:
+    def arrive(self, name: str) -> Account:
+        """Count a connection of an identity.  Raises `RemoteProtocolError` for one too many."""
         account = self._accounts.get(name)
         if account is None:
-            account = _Account(Rate(self._shell.limits, self._shell.clock.now()))
+            account = Account(Rate(self.shell.limits, self.shell.clock.now()))
             self._accounts[name] = account
-        if account.connections >= self._shell.limits.identity_connections_max:
+        if account.connections >= self.shell.limits.identity_connections_max:
             reason = f"{account.connections} connections are open already; close some"
             raise RemoteProtocolError(reason, code=TOO_MANY)
         account.connections += 1
         return account
 
-    def _depart(self, name: str) -> None:
+    def depart(self, name: str) -> None:
+        """A connection of an identity has ended."""
         account = self._accounts[name]
         account.connections -= 1
         if not account.connections:
             del self._accounts[name]
 
 
+class Counted:
+    """A connection whose messages are counted."""
+
+    def __init__(self, connection: Connection, traffic: Traffic) -> None:
+        self._connection = connection
+        self._traffic = traffic
+
+    @property
+    def remote_address(self) -> str:
+        """See `Connection`."""
+        return self._connection.remote_address
+
+    @property
+    def buffered_bytes(self) -> int:
+        """See `Connection`."""
+        return self._connection.buffered_bytes
+
+    async def receive(self) -> bytes:
+        """See `Connection`."""
+        message = await self._connection.receive()
+        self._traffic.messages_received += 1
+        self._traffic.bytes_received += len(message)
+        return message
+
+    def send(self, message: bytes) -> None:
+        """See `Connection`."""
+        self._traffic.messages_sent += 1
+        self._traffic.bytes_sent += len(message)
+        self._connection.send(message)
+
+    async def drained(self) -> None:
+        """See `Connection`."""
+        await self._connection.drained()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """See `Connection`."""
+        await self._connection.close(code, reason)
+
+
 @dataclass(slots=True)
-class _Account:
+class Account:
     """What one identity, or one address where there are none, has open and brings."""
 
     rate: Rate
@@ -362,9 +438,3 @@ def _code_of(error: RemoteError) -> int:
     if isinstance(error, RemoteProtocolError | UpdateRefused | TokenRejected):
         return error.code
     return 4400
-
-
-async def _send_away(connection: Connection, code: int, reason: str) -> None:
-    if 4400 < code < 4500:
-        connection.send(encode(PermissionDenied(reason)))
-    await connection.close(code, reason)

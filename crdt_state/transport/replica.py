@@ -29,7 +29,7 @@ from crdt_state.replica.shell import ReplicaShell
 from crdt_state.replica.workers import InProcess
 from crdt_state.storage.sqlite import SqliteStore
 from crdt_state.sync.exchange import Progress
-from crdt_state.transport.link import Link
+from crdt_state.transport.link import Link, Wire
 from crdt_state.transport.websocket import WebSocketDial
 
 if TYPE_CHECKING:
@@ -147,10 +147,12 @@ class Replica(ReplicaShell):
         *,
         token: str | Callable[[], str] | None = None,
         dial: Dial | None = None,
+        wire: Wire = Wire.REPLICA,
     ) -> Link:
         """Keep in step with the server at `url`, in the background, until `disconnect`.
 
         `token` is a bearer token, or a function that gives a fresh one for each connection.
+        `wire` is what is spoken: our own protocol, or y-websocket with a server that is not ours.
         """
         if not url.startswith(("ws://", "wss://")):
             raise ValueError(
@@ -159,7 +161,9 @@ class Replica(ReplicaShell):
         if any(link.remote == url.rstrip("/") for link in self._links):
             raise DocumentClosed(f"already connected to {url}; disconnect that link first")
         self._remotes.check_room(url.rstrip("/"))
-        link = Link(self, self._remotes, url, dial or WebSocketDial(self.limits, token=token))
+        if dial is None:
+            dial = WebSocketDial(self.limits, token=token if wire is Wire.Y_WEBSOCKET else None)
+        link = Link(self, self._remotes, url, dial, wire=wire, token=token)
         link.begin()
         self._links.append(link)
         for opened in self._open.values():

@@ -28,7 +28,7 @@ from crdt_state.protocol.ywebsocket import (
 from crdt_state.replica.document_core import REPAIR
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Sequence
 
     from crdt_state.identifiers import DocumentId
     from crdt_state.replica.document_core import Delta, Refusal
@@ -56,6 +56,8 @@ class Room:
         self.document = document
         self.source = shell.new_source()
         self.members: dict[int, Member] = {}
+        self.seats: dict[int, Callable[[bytes], None]] = {}
+        """Replicas that are told of awareness alone, by their source."""
         self.opening: asyncio.Future[None] | None = None
         """Set by the listener: done when the replica has loaded the document."""
         self.awaited_by = 0
@@ -83,17 +85,33 @@ class Room:
         """A member's connection has ended; its awareness goes with it."""
         if self.members.pop(member.source, None) is None:
             return
-        farewell = self._awareness.leave(member.source)
+        self._see_off(member.source)
+
+    def seat(self, source: int, tell: Callable[[bytes], None]) -> bytes | None:
+        """Let a replica hear who is here, and say; returns who is, if anybody.
+
+        It has the document's updates by its own channel.
+        """
+        self.seats[source] = tell
+        return self._awareness.join(source)
+
+    def unseat(self, source: int) -> None:
+        """A replica has left; the awareness that it brought goes with it."""
+        if self.seats.pop(source, None) is not None:
+            self._see_off(source)
+
+    def _see_off(self, source: int) -> None:
+        farewell = self._awareness.leave(source)
         if farewell is not None:
-            self._send_to_others(member, encode(AwarenessUpdate(farewell)))
+            self._tell_others(source, farewell)
 
     # --- awareness ---------------------------------------------------------------------------
 
-    def receive_awareness(self, member: Member, payload: bytes) -> None:
+    def receive_awareness(self, source: int, payload: bytes) -> None:
         """Pass on what is new.  Raises `RemoteProtocolError`."""
-        news = self._awareness.receive(member.source, payload)
+        news = self._awareness.receive(source, payload)
         if news is not None:
-            self._send_to_others(member, encode(AwarenessUpdate(news)))
+            self._tell_others(source, news)
 
     def answer_awareness(self, member: Member) -> None:
         """Tell one member who is here."""
@@ -143,7 +161,7 @@ class Room:
         if len(ready) < len(members):
             for member in members:
                 if member.is_behind:
-                    member.miss(deltas, self._shell.limits)
+                    member.shortfall.miss(deltas)
         if ready:
             for frame in self._frames(deltas):
                 self._send(ready, frame)
@@ -169,9 +187,12 @@ class Room:
         if members:
             self._traffic.write(members, frame)
 
-    def _send_to_others(self, author: Member, frame: bytes) -> None:
-        others = [member for member in self.members.values() if member is not author]
-        self._send(self._keeping_up(others), frame)
+    def _tell_others(self, author: int, awareness: bytes) -> None:
+        others = [member for source, member in self.members.items() if source != author]
+        self._send(self._keeping_up(others), encode(AwarenessUpdate(awareness)))
+        for source, tell in tuple(self.seats.items()):
+            if source != author:
+                tell(awareness)
 
     # --- those who are slow ------------------------------------------------------------------
 
@@ -206,11 +227,12 @@ class Room:
             known = self._shell.core.get(self.document)
             if known is None or not self.is_here(member):
                 return []
-            vector = engine.encode_state_vector(member.catching_up(known.head.vector))
+            vector = engine.encode_state_vector(member.shortfall.catching_up(known.head.vector))
             update = await self._shell.difference(self.document, vector)
             self._send([member], encode_update(update))
-            rest = member.caught_up()
+            rest = member.shortfall.caught_up()
             if rest is not None:
+                member.is_behind = False
                 self._traffic.resynchronised += 1
                 return rest
 

@@ -13,7 +13,7 @@ from crdt_state.errors import EditNotStored, EditRefused
 from crdt_state.protocol.ywebsocket import SyncStep1, SyncStep2, Update, decode, encode
 from crdt_state.security.grant import Access, Grant, Right
 from crdt_state.sync.exchange import Progress
-from crdt_state.transport.link import Link, Refused
+from crdt_state.transport.link import Link, Refused, Wire
 from crdt_state.transport.memory import MemoryConnection, memory_pair
 from crdt_state.transport.replica import Replica
 from wired import (
@@ -49,27 +49,27 @@ def dial_of(server: Server, name: str) -> object:
 # --- what the remote brings ---------------------------------------------------------------------
 
 
-async def test_a_state_beyond_the_bound_on_one_authors_update_comes_in_portions() -> None:
+async def test_a_state_beyond_the_bound_on_one_authors_update_comes_in_portions(wire: Wire) -> None:
     async with opened_server() as server, opened_replica() as author:
         long = await author.document("notes")
         for number in range(60):
             long.text("text").insert(0, f"{number:04} " * 20)
-        link = connected(author, server)
+        link = connected(author, server, wire)
         await link.synced()
         written = str(long.text("text"))
         assert len(written) > 4 * SMALL.update_bytes_max
         async with opened_replica(limits=SMALL, seed=3) as reader:
             document = await reader.document("notes")
-            await connected(reader, server).synced()
+            await connected(reader, server, wire).synced()
             assert str(document.text("text")) == written
 
 
 # --- what we bring is refused -------------------------------------------------------------------
 
 
-async def test_a_refused_edit_is_handed_back_and_nothing_else_is_lost() -> None:
+async def test_a_refused_edit_is_handed_back_and_nothing_else_is_lost(wire: Wire) -> None:
     async with opened_server(limits=SMALL) as server, opened_replica() as one:
-        link = connected(one, server)
+        link = connected(one, server, wire)
         document = await one.document("notes")
         document.text("text").insert(0, "kept ")
         await link.synced()
@@ -96,11 +96,13 @@ async def test_a_refused_edit_is_handed_back_and_nothing_else_is_lost() -> None:
         assert link.refusals == (Refused("notes", 4413, error.reason, len(error.updates[0])),)
 
 
-async def test_a_refusal_survives_a_restart_and_takes_back_what_the_edit_deleted() -> None:
+async def test_a_refusal_survives_a_restart_and_takes_back_what_the_edit_deleted(
+    wire: Wire,
+) -> None:
     store = GatedStore(limits=IMPATIENT, random=Random(2))
     async with opened_server(limits=SMALL) as server:
         async with opened_replica(store) as one:
-            link = connected(one, server)
+            link = connected(one, server, wire)
             document = await one.document("notes")
             document.text("text").insert(0, "hello")
             await link.synced()
@@ -114,13 +116,15 @@ async def test_a_refusal_survives_a_restart_and_takes_back_what_the_edit_deleted
         assert text_of(server.shell.store.appended()) == "hello"
 
 
-async def test_what_is_made_offline_and_refused_while_nobody_has_it_open_is_set_aside() -> None:
+async def test_what_is_made_offline_and_refused_while_nobody_has_it_open_is_set_aside(
+    wire: Wire,
+) -> None:
     async with opened_server(limits=SMALL) as server, opened_replica() as one:
         document = await one.document("notes")
         document.text("text").insert(0, PASTE)
         await document.saved()
         document.close()
-        link = connected(one, server)
+        link = connected(one, server, wire)
         await until(lambda: link.refusals != ())
         await link.synced()
         assert await owed(one, link) == []
@@ -128,9 +132,9 @@ async def test_what_is_made_offline_and_refused_while_nobody_has_it_open_is_set_
         assert str((await one.document("notes")).text("text")) == ""
 
 
-async def test_who_waits_for_a_refused_edit_is_told() -> None:
+async def test_who_waits_for_a_refused_edit_is_told(wire: Wire) -> None:
     async with opened_server(limits=SMALL) as server, opened_replica() as one:
-        link = connected(one, server)
+        link = connected(one, server, wire)
         document = await one.document("notes")
         await link.synced()
         document.text("text").insert(0, PASTE)
@@ -138,10 +142,12 @@ async def test_who_waits_for_a_refused_edit_is_told() -> None:
             await link.synced()
 
 
-async def test_what_is_edited_while_a_refusal_is_dealt_with_is_handed_back_as_well() -> None:
+async def test_what_is_edited_while_a_refusal_is_dealt_with_is_handed_back_as_well(
+    wire: Wire,
+) -> None:
     store = GatedStore(limits=IMPATIENT, random=Random(2))
     async with opened_server(limits=SMALL) as server, opened_replica(store) as one:
-        link = connected(one, server)
+        link = connected(one, server, wire)
         document = await one.document("notes")
         await link.synced()
         document.text("text").insert(0, PASTE)
@@ -156,9 +162,9 @@ async def test_what_is_edited_while_a_refusal_is_dealt_with_is_handed_back_as_we
         assert text_of(document.error.updates) == "later " + PASTE
 
 
-async def test_an_unstored_fold_does_not_bring_back_what_was_set_aside() -> None:
+async def test_an_unstored_fold_does_not_bring_back_what_was_set_aside(wire: Wire) -> None:
     async with opened_server(limits=SMALL) as server, opened_replica() as one:
-        link = connected(one, server)
+        link = connected(one, server, wire)
         document = await one.document("notes")
         document.text("text").insert(0, "kept")
         await link.synced()
@@ -178,16 +184,16 @@ async def test_another_remote_is_owed_what_is_left_and_not_what_was_refused() ->
         opened_replica() as one,
     ):
         document = await one.document("notes")
-        large_link = one.connect("ws://large", dial=dial_of(large, "large"))  # type: ignore[arg-type]
+        large_link = one.connect("ws://large", dial=dial_of(large, "large"), wire=Wire.Y_WEBSOCKET)  # type: ignore[arg-type]
         await large_link.synced()
         await one.disconnect(large_link)
-        link = connected(one, small)
+        link = connected(one, small, Wire.Y_WEBSOCKET)
         document.text("text").insert(0, "kept ")
         await link.synced()
         document.text("text").append(PASTE)
         await until(lambda: document.is_closed)
         assert [entry.document for entry in await one.store.outbox("ws://large")] == [NOTES]
-        large_link = one.connect("ws://large", dial=dial_of(large, "large"))  # type: ignore[arg-type]
+        large_link = one.connect("ws://large", dial=dial_of(large, "large"), wire=Wire.Y_WEBSOCKET)  # type: ignore[arg-type]
         await large_link.synced()
         assert text_of(large.shell.store.appended()) == "kept "
 
@@ -200,10 +206,10 @@ async def test_what_another_remote_holds_is_kept_and_offered_again_much_later() 
         opened_replica(limits=limits) as one,
     ):
         document = await one.document("notes")
-        large_link = one.connect("ws://large", dial=dial_of(large, "large"))  # type: ignore[arg-type]
+        large_link = one.connect("ws://large", dial=dial_of(large, "large"), wire=Wire.Y_WEBSOCKET)  # type: ignore[arg-type]
         document.text("text").insert(0, PASTE)
         await large_link.synced()
-        link = connected(one, small)
+        link = connected(one, small, Wire.Y_WEBSOCKET)
         await until(lambda: "ws://large holds it" in (link.last_error or ""))
         await turn(200)
         assert small.dials == 1
@@ -219,8 +225,8 @@ async def test_two_remotes_that_refuse_the_same_edit_set_it_aside_once() -> None
         opened_replica() as one,
     ):
         links = (
-            connected(one, server),
-            one.connect("ws://other", dial=dial_of(other, "other")),  # type: ignore[arg-type]
+            connected(one, server, Wire.Y_WEBSOCKET),
+            one.connect("ws://other", dial=dial_of(other, "other"), wire=Wire.Y_WEBSOCKET),  # type: ignore[arg-type]
         )
         document = await one.document("notes")
         for link in links:
@@ -236,9 +242,11 @@ async def test_two_remotes_that_refuse_the_same_edit_set_it_aside_once() -> None
             assert text_of(each.shell.store.appended()) == "small"
 
 
-async def test_our_own_limits_hand_an_edit_back_and_the_document_can_be_opened_again() -> None:
+async def test_our_own_limits_hand_an_edit_back_and_the_document_can_be_opened_again(
+    wire: Wire,
+) -> None:
     async with opened_server() as server, opened_replica(limits=SMALL) as one:
-        link = connected(one, server)
+        link = connected(one, server, wire)
         document = await one.document("notes")
         document.text("text").insert(0, "kept ")
         await document.saved()
@@ -256,14 +264,14 @@ async def test_our_own_limits_hand_an_edit_back_and_the_document_can_be_opened_a
         assert text_of(server.shell.store.appended()) == "kept and more"
 
 
-async def test_a_long_time_offline_is_not_taken_for_one_large_edit() -> None:
+async def test_a_long_time_offline_is_not_taken_for_one_large_edit(wire: Wire) -> None:
     async with opened_server(limits=SMALL) as server, opened_replica(limits=SMALL) as one:
         document = await one.document("notes")
         for number in range(40):
             document.text("text").insert(0, f"{number % 10}" * 300)
             await document.saved()
         document.text("text").delete(0, 300)
-        link = connected(one, server)
+        link = connected(one, server, wire)
         await link.synced()
         assert not document.is_closed
         assert link.refusals == ()
@@ -300,7 +308,7 @@ class Refusing:
 async def test_a_remote_that_will_not_have_a_document_is_asked_again_much_later(code: int) -> None:
     remote = Refusing(code, is_greeting=False)
     async with opened_replica(limits=PATIENT_AFTER_NO) as one:
-        link = one.connect("ws://remote", dial=remote.dial)
+        link = one.connect("ws://remote", dial=remote.dial, wire=Wire.Y_WEBSOCKET)
         document = await one.document("notes")
         document.text("text").insert(0, "hello")
         await document.saved()
@@ -315,7 +323,7 @@ async def test_a_remote_that_will_not_have_a_document_is_asked_again_much_later(
 async def test_what_may_be_put_right_soon_is_tried_again_and_the_edit_stays(code: int) -> None:
     remote = Refusing(code)
     async with opened_replica(limits=PATIENT_AFTER_NO) as one:
-        link = one.connect("ws://remote", dial=remote.dial)
+        link = one.connect("ws://remote", dial=remote.dial, wire=Wire.Y_WEBSOCKET)
         document = await one.document("notes")
         document.text("text").insert(0, "hello")
         await until(lambda: remote.dials > 3)
@@ -331,12 +339,13 @@ class ReadOnly:
         return Grant("reader", (Right("**", Access.READ),))
 
 
-async def test_an_edit_without_the_right_to_write_stays_where_it_is() -> None:
+async def test_an_edit_without_the_right_to_write_stays_where_it_is(wire: Wire) -> None:
     async with opened_server(authentication=ReadOnly()) as server, opened_replica() as one:
-        link = connected(one, server)
+        link = connected(one, server, wire)
         document = await one.document("notes")
         document.text("text").insert(0, "hello")
-        await until(lambda: server.dials > 3)
+        await until(lambda: "4403" in (link.last_error or ""))
+        await turn(200)  # for it to be tried again, and again
         assert not document.is_closed
         assert await owed(one, link) == [NOTES]
         assert await one.store.quarantine(NOTES) == ()
@@ -366,7 +375,7 @@ async def test_a_remote_that_does_not_read_is_hung_up_on_and_misses_nothing() ->
     limits = replace(IMPATIENT, peer_queue_bytes_max=10_000)
     remote = ByHand()
     async with opened_replica(limits=limits) as one:
-        link = one.connect("ws://remote", dial=remote.dial)
+        link = one.connect("ws://remote", dial=remote.dial, wire=Wire.Y_WEBSOCKET)
         document = await one.document("notes")
         document.text("text").insert(0, "s" * 20_000)  # a state may be larger than the bound
         await document.saved()
@@ -399,7 +408,7 @@ async def test_what_waits_behind_a_state_that_is_read_slowly_is_bounded() -> Non
     limits = replace(IMPATIENT, peer_queue_bytes_max=10_000)
     remote, store = ByHand(), GatedStore(limits=limits, random=Random(2))
     async with opened_replica(store, limits=limits) as one:
-        link = one.connect("ws://remote", dial=remote.dial)
+        link = one.connect("ws://remote", dial=remote.dial, wire=Wire.Y_WEBSOCKET)
         document = await one.document("notes")
         document.text("text").insert(0, "state ")
         await document.saved()
@@ -434,7 +443,7 @@ async def test_a_remote_that_never_confirms_is_asked_ever_more_rarely_until_it_d
 
     monkeypatch.setattr(loop, "call_later", at_once)
     async with opened_replica(limits=limits) as one:
-        link = one.connect("ws://remote", dial=remote.dial)
+        link = one.connect("ws://remote", dial=remote.dial, wire=Wire.Y_WEBSOCKET)
         document = await one.document("notes")
         document.text("text").insert(0, "a")
         await document.saved()

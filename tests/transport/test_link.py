@@ -25,7 +25,7 @@ from crdt_state.protocol.ywebsocket import (
 from crdt_state.storage.contract import Append, ClearOutbox, OutboxEntry, Write
 from crdt_state.sync.exchange import Progress
 from crdt_state.transport.connection import ConnectionEnded
-from crdt_state.transport.link import Link
+from crdt_state.transport.link import Link, Wire
 from crdt_state.transport.memory import MemoryConnection, memory_pair
 from crdt_state.transport.replica import Replica
 from wired import (
@@ -97,9 +97,11 @@ async def greeted(end: MemoryConnection) -> None:
 # --- with a real server -------------------------------------------------------------------------
 
 
-async def test_an_edit_reaches_another_replica_and_the_outbox_is_cleared_by_the_answer() -> None:
+async def test_an_edit_reaches_another_replica_and_the_outbox_is_cleared_by_the_answer(
+    wire: Wire,
+) -> None:
     async with opened_server() as server, opened_replica() as one, opened_replica(seed=3) as other:
-        link, second = connected(one, server), connected(other, server)
+        link, second = connected(one, server, wire), connected(other, server, wire)
         mine, theirs = await one.document("notes"), await other.document("notes")
         mine.text("text").insert(0, "hello")
         await mine.saved()
@@ -111,10 +113,10 @@ async def test_an_edit_reaches_another_replica_and_the_outbox_is_cleared_by_the_
         assert link.progress is Progress.IN_SYNC
 
 
-async def test_what_is_edited_offline_arrives_once_when_the_server_is_back() -> None:
+async def test_what_is_edited_offline_arrives_once_when_the_server_is_back(wire: Wire) -> None:
     async with opened_server() as server, opened_replica() as one:
         server.is_down = True
-        link = connected(one, server)
+        link = connected(one, server, wire)
         document = await one.document("notes")
         for letter in "abc":
             document.text("text").insert(len(document.text("text")), letter)
@@ -126,28 +128,30 @@ async def test_what_is_edited_offline_arrives_once_when_the_server_is_back() -> 
         assert text_of(server.shell.store.appended()) == "abc"
 
 
-async def test_the_outbox_of_a_document_that_nobody_opens_is_sent_after_a_restart() -> None:
+async def test_the_outbox_of_a_document_that_nobody_opens_is_sent_after_a_restart(
+    wire: Wire,
+) -> None:
     async with opened_server() as server:
         store = GatedStore(random=Random(2))
         async with opened_replica(store) as one:
             server.is_down = True
-            link = connected(one, server)
+            link = connected(one, server, wire)
             document = await one.document("notes")
             document.text("text").insert(0, "hello")
             await document.saved()
             assert await owed(one, link) == [NOTES]
         server.is_down = False
         async with opened_replica(store.reopened()) as again:  # type: ignore[arg-type]
-            link = connected(again, server)
+            link = connected(again, server, wire)
             await link.synced()
             assert text_of(server.shell.store.appended()) == "hello"
             assert await owed(again, link) == []
 
 
-async def test_a_cut_cable_and_a_failing_server_lose_nothing_and_double_nothing() -> None:
+async def test_a_cut_cable_and_a_failing_server_lose_nothing_and_double_nothing(wire: Wire) -> None:
     dice = Random(7)
     async with opened_server() as server, opened_replica() as one, opened_replica(seed=3) as other:
-        links = connected(one, server), connected(other, server)
+        links = connected(one, server, wire), connected(other, server, wire)
         documents = await one.document("notes"), await other.document("notes")
         ends: list[MemoryConnection] = []
         visit = server.visit
@@ -176,10 +180,10 @@ async def test_a_cut_cable_and_a_failing_server_lose_nothing_and_double_nothing(
         assert shown[0] == shown[1] == "x" * written
 
 
-async def test_progress_is_told_as_it_changes() -> None:
+async def test_progress_is_told_as_it_changes(wire: Wire) -> None:
     seen: list[Progress] = []
     async with opened_server() as server, opened_replica() as one:
-        link = connected(one, server)
+        link = connected(one, server, wire)
         stop = link.watch(seen.append)
         await one.document("notes")
         await link.synced()
@@ -190,14 +194,14 @@ async def test_progress_is_told_as_it_changes() -> None:
         assert link.progress is Progress.OFFLINE
 
 
-async def test_a_watcher_that_fails_does_not_end_the_link() -> None:
+async def test_a_watcher_that_fails_does_not_end_the_link(wire: Wire) -> None:
     reports = Reports()
 
     def fail(_: Progress) -> None:
         raise RuntimeError("an application's mistake")
 
     async with opened_server() as server, opened_replica() as one:
-        link = connected(one, server)
+        link = connected(one, server, wire)
         link.watch(fail)
         document = await one.document("notes")
         document.text("text").insert(0, "a")
@@ -205,9 +209,9 @@ async def test_a_watcher_that_fails_does_not_end_the_link() -> None:
         assert len(reports) > 0
 
 
-async def test_presence_travels_and_ends_with_its_connection() -> None:
+async def test_presence_travels_and_ends_with_its_connection(wire: Wire) -> None:
     async with opened_server() as server, opened_replica() as one, opened_replica(seed=3) as other:
-        links = connected(one, server), connected(other, server)
+        links = connected(one, server, wire), connected(other, server, wire)
         mine, theirs = await one.document("notes"), await other.document("notes")
         for link in links:
             await link.synced()
@@ -224,7 +228,7 @@ async def test_presence_travels_and_ends_with_its_connection() -> None:
 async def test_nothing_is_confirmed_by_anything_but_an_answer_that_holds_it() -> None:
     remote = Remote()
     async with opened_replica() as one:
-        link = one.connect("ws://remote", dial=remote.dial)
+        link = one.connect("ws://remote", dial=remote.dial, wire=Wire.Y_WEBSOCKET)
         document = await one.document("notes")
         end = await remote.connection()
         await greeted(end)
@@ -244,7 +248,7 @@ async def test_nothing_is_confirmed_by_anything_but_an_answer_that_holds_it() ->
 async def test_nothing_is_sent_before_it_is_durable() -> None:
     remote, store = Remote(), GatedStore()
     async with opened_replica(store) as one:
-        one.connect("ws://remote", dial=remote.dial)
+        one.connect("ws://remote", dial=remote.dial, wire=Wire.Y_WEBSOCKET)
         document = await one.document("notes")
         end = await remote.connection()
         await greeted(end)
@@ -262,7 +266,7 @@ async def test_who_waits_is_not_answered_for_an_edit_that_was_not_durable_when_i
 ):
     remote, store = Remote(), GatedStore()
     async with opened_replica(store) as one:
-        link = one.connect("ws://remote", dial=remote.dial)
+        link = one.connect("ws://remote", dial=remote.dial, wire=Wire.Y_WEBSOCKET)
         document = await one.document("notes")
         end = await remote.connection()
         await greeted(end)
@@ -302,7 +306,7 @@ async def answer_all(end: MemoryConnection, held: list[bytes]) -> None:
 async def test_what_becomes_durable_while_the_state_is_read_follows_behind_it() -> None:
     remote, store = Remote(), GatedStore()
     async with opened_replica(store) as one:
-        one.connect("ws://remote", dial=remote.dial)
+        one.connect("ws://remote", dial=remote.dial, wire=Wire.Y_WEBSOCKET)
         document = await one.document("notes")
         document.text("text").insert(0, "first")
         await document.saved()
@@ -322,10 +326,10 @@ async def test_what_becomes_durable_while_the_state_is_read_follows_behind_it() 
 
 
 async def test_a_store_that_fails_at_the_confirmation_leaves_nobody_waiting(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, wire: Wire
 ) -> None:
     async with opened_server() as server, opened_replica() as one:
-        link = connected(one, server)
+        link = connected(one, server, wire)
         document = await one.document("notes")
         await link.synced()
         write, failures = one.store.write, [StoreFull("no space left")]
@@ -355,7 +359,7 @@ async def test_a_store_that_fails_at_the_confirmation_leaves_nobody_waiting(
 async def test_whatever_a_remote_says_the_link_dials_again(frame: bytes) -> None:
     remote = Remote()
     async with opened_replica() as one:
-        link = one.connect("ws://remote", dial=remote.dial)
+        link = one.connect("ws://remote", dial=remote.dial, wire=Wire.Y_WEBSOCKET)
         document = await one.document("notes")
         document.text("text").insert(0, "hello")
         end = await remote.connection()
@@ -381,7 +385,7 @@ async def test_whatever_dialling_raises_the_link_dials_again(failure: Exception)
     reports, remote = Reports(), Remote()
     remote.failures = [failure] * 3
     async with opened_replica() as one:
-        link = one.connect("ws://remote", dial=remote.dial)
+        link = one.connect("ws://remote", dial=remote.dial, wire=Wire.Y_WEBSOCKET)
         await one.document("notes")
         end = await remote.connection()
         assert isinstance(await hear(end), SyncStep1)
@@ -397,7 +401,7 @@ async def test_a_document_lost_while_dialling_is_taken_into_use_again() -> None:
         return await remote.dial(url)
 
     async with opened_replica(store) as one:
-        one.connect("ws://remote", dial=slow_dial)
+        one.connect("ws://remote", dial=slow_dial, wire=Wire.Y_WEBSOCKET)
         document = await one.document("notes")
         await turn()
         store.fault = StoreFull("no space left")
@@ -413,9 +417,9 @@ async def test_a_document_lost_while_dialling_is_taken_into_use_again() -> None:
         assert text_of([(await hear(end, Update)).update]) == "kept"
 
 
-async def test_a_store_that_fails_hangs_up_and_begins_anew() -> None:
+async def test_a_store_that_fails_hangs_up_and_begins_anew(wire: Wire) -> None:
     async with opened_server() as server, opened_replica() as one:
-        link = connected(one, server)
+        link = connected(one, server, wire)
         document = await one.document("notes")
         await link.synced()
         one.store.fault = StoreFull("no space left")  # type: ignore[attr-defined]
@@ -428,10 +432,10 @@ async def test_a_store_that_fails_hangs_up_and_begins_anew() -> None:
         assert text_of(server.shell.store.appended()) == "kept"
 
 
-async def test_a_closed_link_leaves_nobody_waiting_and_keeps_what_is_owed() -> None:
+async def test_a_closed_link_leaves_nobody_waiting_and_keeps_what_is_owed(wire: Wire) -> None:
     async with opened_server() as server, opened_replica() as one:
         server.is_down = True
-        link = connected(one, server)
+        link = connected(one, server, wire)
         document = await one.document("notes")
         document.text("text").insert(0, "hello")
         await document.saved()
@@ -448,7 +452,7 @@ async def test_a_closed_link_leaves_nobody_waiting_and_keeps_what_is_owed() -> N
 async def test_what_the_remote_brings_is_not_sent_back_to_it_and_not_owed() -> None:
     remote = Remote()
     async with opened_replica() as one:
-        link = one.connect("ws://remote", dial=remote.dial)
+        link = one.connect("ws://remote", dial=remote.dial, wire=Wire.Y_WEBSOCKET)
         await one.document("notes")
         end = await remote.connection()
         await greeted(end)
@@ -463,8 +467,8 @@ async def test_what_the_remote_brings_is_not_sent_back_to_it_and_not_owed() -> N
 
 async def test_what_one_remote_brings_is_owed_and_sent_to_another() -> None:
     async with opened_server() as first, opened_server() as second, opened_replica() as one:
-        link = one.connect("ws://server", dial=first.dial)
-        relay = one.connect("ws://server:2", dial=_dial_of(second))
+        link = one.connect("ws://server", dial=first.dial, wire=Wire.Y_WEBSOCKET)
+        relay = one.connect("ws://server:2", dial=_dial_of(second), wire=Wire.Y_WEBSOCKET)
         await one.document("notes")
         await link.synced()
         peer = first.visit()
@@ -486,7 +490,7 @@ async def test_an_outbox_entry_beyond_the_question_stays() -> None:
     store = GatedStore()
     remote = Remote()
     async with opened_replica(store) as one:
-        link = one.connect("ws://remote", dial=remote.dial)
+        link = one.connect("ws://remote", dial=remote.dial, wire=Wire.Y_WEBSOCKET)
         document = await one.document("notes")
         end = await remote.connection()
         await greeted(end)
@@ -532,7 +536,7 @@ async def drained(count: int, places: int) -> None:
         open_one = await one.document("notes")
         open_one.text("text").insert(0, "open")
         dial = CountedDial(server)
-        link = one.connect("ws://server", dial=dial)
+        link = one.connect("ws://server", dial=dial, wire=Wire.Y_WEBSOCKET)
         seen: list[Progress] = []
         link.watch(seen.append)
         await link.synced()
@@ -570,7 +574,7 @@ async def test_an_unwelcome_document_gives_its_place_to_the_next() -> None:
                 raise ConnectionEnded(4423, "set aside")
             return server.visit(url.removeprefix("ws://server/"))
 
-        link = one.connect("ws://server", dial=dial)
+        link = one.connect("ws://server", dial=dial, wire=Wire.Y_WEBSOCKET)
         synced = asyncio.create_task(link.synced())
         await until(lambda: not link._conversations and len(link._resting) == 3)
         assert await owed(one, link) == ["d/00000", "d/00002", "d/00004"]
@@ -587,7 +591,7 @@ async def test_a_document_that_is_opened_during_its_turn_stays() -> None:
     remote = Remote()
     async with opened_replica() as one:
         await edited(one, 1)
-        link = one.connect("ws://remote", dial=remote.dial)
+        link = one.connect("ws://remote", dial=remote.dial, wire=Wire.Y_WEBSOCKET)
         end = await remote.connection()
         document = await one.document("d/00000")
         answering = asyncio.create_task(answer_all(end, []))
@@ -615,7 +619,7 @@ async def test_a_document_that_is_opened_while_its_turn_ends_is_followed_by_one_
             connection.close = close_slowly  # type: ignore[method-assign]
             return connection
 
-        link = one.connect("ws://server", dial=dial)
+        link = one.connect("ws://server", dial=dial, wire=Wire.Y_WEBSOCKET)
         await until(lambda: bool(link._ending))
         await turn()
         document = await one.document("d/00000")

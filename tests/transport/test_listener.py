@@ -222,7 +222,7 @@ async def test_without_the_right_to_read_nobody_enters() -> None:
 async def test_what_is_no_document_is_not_found() -> None:
     async with opened_server() as server:
         assert (await peer(server, "a//b").ended()).code == 4404
-        assert (await peer(server, "-/sync").ended()).code == 4404
+        assert (await peer(server, "-/other").ended()).code == 4404
 
 
 async def test_a_reader_may_repeat_what_is_held_and_nothing_else() -> None:

@@ -17,6 +17,7 @@ from crdt_state.errors import (
     StoreUnavailable,
 )
 from crdt_state.sync.exchange import Progress
+from crdt_state.transport.link import Wire
 from crdt_state.transport.replica import Replica
 from wired import (
     IMPATIENT,
@@ -133,19 +134,19 @@ async def test_what_is_no_document_id_and_no_address_is_refused() -> None:
             replica.connect("http://localhost")
 
 
-async def test_one_link_to_a_remote_at_a_time() -> None:
+async def test_one_link_to_a_remote_at_a_time(wire: Wire) -> None:
     async with opened_server() as server, opened_replica() as replica:
-        link = connected(replica, server)
+        link = connected(replica, server, wire)
         with pytest.raises(DocumentClosed, match="already connected"):
-            connected(replica, server)
+            connected(replica, server, wire)
         await replica.disconnect(link)
         await replica.disconnect(link)
-        connected(replica, server)
+        connected(replica, server, wire)
 
 
-async def test_a_closed_document_is_let_go_once_it_is_in_step() -> None:
+async def test_a_closed_document_is_let_go_once_it_is_in_step(wire: Wire) -> None:
     async with opened_server() as server, opened_replica() as replica:
-        link = connected(replica, server)
+        link = connected(replica, server, wire)
         document = await replica.document("notes")
         await link.synced()
         document.text("text").insert(0, "hello")
@@ -166,9 +167,9 @@ async def test_a_closed_document_is_let_go_once_it_is_in_step() -> None:
         assert link.progress_of(NOTES) is Progress.IN_SYNC
 
 
-async def test_an_open_document_is_not_let_go() -> None:
+async def test_an_open_document_is_not_let_go(wire: Wire) -> None:
     async with opened_server() as server, opened_replica() as replica:
-        link = connected(replica, server)
+        link = connected(replica, server, wire)
         document = await replica.document("notes")
         await link.synced()
         await replica.let_go_of_closed()
@@ -180,11 +181,11 @@ async def test_an_open_document_is_not_let_go() -> None:
         assert link.progress_of(NOTES) is Progress.IN_SYNC
 
 
-async def test_closing_stores_what_was_edited_and_ends_every_link() -> None:
+async def test_closing_stores_what_was_edited_and_ends_every_link(wire: Wire) -> None:
     store = GatedStore()
     async with opened_server() as server:
         async with opened_replica(store) as replica:
-            link = connected(replica, server)
+            link = connected(replica, server, wire)
             document = await replica.document("notes")
             await link.synced()
             document.text("text").insert(0, "hello")
@@ -221,38 +222,38 @@ async def outbox(replica: Replica, remote: str = "ws://server") -> list[str]:
     return [entry.document for entry in await replica.store.outbox(remote)]
 
 
-async def test_what_is_edited_before_connecting_again_is_owed_after_a_restart() -> None:
+async def test_what_is_edited_before_connecting_again_is_owed_after_a_restart(wire: Wire) -> None:
     store = GatedStore()
     async with opened_server() as server:
         async with opened_replica(store) as one:
             await edit(one, "notes", "one ")
-            await connected(one, server).synced()
+            await connected(one, server, wire).synced()
         async with opened_replica(store.reopened()) as again:  # type: ignore[arg-type]
             await edit(again, "notes", "two ")
             await edit(again, "other", "new")
             assert await outbox(again) == ["notes", "other"]
-            await connected(again, server).synced()
+            await connected(again, server, wire).synced()
             assert await outbox(again) == []
         assert text_of(server.shell.store.appended()) == "one two "
         assert text_of(server.shell.store.appended(OTHER)) == "new"
 
 
-async def test_what_is_edited_between_two_links_is_owed() -> None:
+async def test_what_is_edited_between_two_links_is_owed(wire: Wire) -> None:
     async with opened_server() as server, opened_replica() as one:
-        link = connected(one, server)
+        link = connected(one, server, wire)
         await link.synced()
         await one.disconnect(link)
         await edit(one, "notes", "between")
         assert await outbox(one) == ["notes"]
-        await connected(one, server).synced()
+        await connected(one, server, wire).synced()
         assert text_of(server.shell.store.appended()) == "between"
 
 
-async def test_a_forgotten_remote_is_owed_nothing_until_it_is_connected_again() -> None:
+async def test_a_forgotten_remote_is_owed_nothing_until_it_is_connected_again(wire: Wire) -> None:
     store = GatedStore()
     async with opened_server() as server:
         async with opened_replica(store) as one:
-            link = connected(one, server)
+            link = connected(one, server, wire)
             await link.synced()
             with pytest.raises(DocumentClosed, match="disconnect"):
                 await one.forget_remote("ws://server/")
@@ -265,7 +266,7 @@ async def test_a_forgotten_remote_is_owed_nothing_until_it_is_connected_again() 
         async with opened_replica(store.reopened()) as again:  # type: ignore[arg-type]
             await edit(again, "notes", "c")
             assert await outbox(again) == []
-            await connected(again, server).synced()
+            await connected(again, server, wire).synced()
         assert text_of(server.shell.store.appended()) == "abc"
 
 
@@ -274,6 +275,6 @@ async def test_remotes_are_bounded() -> None:
         opened_server() as server,
         opened_replica(limits=replace(IMPATIENT, remotes_max=1)) as one,
     ):
-        await connected(one, server).synced()
+        await connected(one, server, Wire.Y_WEBSOCKET).synced()
         with pytest.raises(LimitExceeded, match="remotes_max"):
-            one.connect("ws://another", dial=server.dial)
+            one.connect("ws://another", dial=server.dial, wire=Wire.Y_WEBSOCKET)

@@ -39,7 +39,7 @@ class Guest:
 
     def __init__(self, room: Room, shell: Shell) -> None:
         ours, self.end = memory_pair("server", "guest")
-        self.member = Member(ours, shell.new_source(), ANYONE)
+        self.member = Member(ours, shell.new_source(), ANYONE, shell.limits)
         self.room = room
         self.shell = shell
         room.join(self.member)
@@ -89,7 +89,7 @@ async def test_who_joins_is_greeted_with_our_vector_and_who_is_here() -> None:
     async with opened_room() as (shell, room):
         first = Guest(room, shell)
         assert first.heard() == [SyncStep1(b"\0")]
-        room.receive_awareness(first.member, entry(1, 1))
+        room.receive_awareness(first.member.source, entry(1, 1))
         second = Guest(room, shell)
         assert second.heard() == [SyncStep1(b"\0"), AwarenessUpdate(entry(1, 1))]
 
@@ -166,8 +166,8 @@ async def test_when_the_document_falls_out_of_use_everybody_is_sent_away(
 async def test_an_entry_vanishes_with_its_connection_and_only_it() -> None:
     async with opened_room() as (shell, room):
         ada, bob, eve = (Guest(room, shell) for _ in range(3))
-        room.receive_awareness(ada.member, entry(1, 1))
-        room.receive_awareness(bob.member, entry(2, 1))
+        room.receive_awareness(ada.member.source, entry(1, 1))
+        room.receive_awareness(bob.member.source, entry(2, 1))
         eve.heard()
         room.leave(ada.member)
         (farewell,) = eve.heard()
@@ -184,7 +184,7 @@ async def test_who_asks_is_told_who_is_here() -> None:
         room.answer_awareness(bob.member)
         assert bob.end._inbox[-1] == NOTHING_NEW
         bob.heard()
-        room.receive_awareness(ada.member, entry(1, 1))
+        room.receive_awareness(ada.member.source, entry(1, 1))
         bob.heard()
         room.answer_awareness(bob.member)
         assert bob.heard() == [AwarenessUpdate(entry(1, 1))]
@@ -234,7 +234,7 @@ async def test_awareness_for_who_does_not_read_is_bounded_too() -> None:
     async with opened_room(NARROW) as (shell, room):
         ada, slow = Guest(room, shell), Guest(room, shell)
         for clock in range(1, 300):
-            room.receive_awareness(ada.member, entry(1, clock))
+            room.receive_awareness(ada.member.source, entry(1, clock))
             room.show_life()
         assert slow.ours.buffered_bytes < NARROW.peer_queue_bytes_max + 200
         slow.heard()
@@ -317,7 +317,7 @@ async def test_who_takes_nothing_for_too_long_is_sent_away() -> None:
 
 async def test_who_takes_a_little_is_waited_for() -> None:
     ours, theirs = memory_pair()
-    member = Member(ours, 1, ANYONE)
+    member = Member(ours, 1, ANYONE, IMPATIENT)
     for _ in range(5):
         ours.send(b"x")
     draining = asyncio.create_task(member.drained(0.0))

@@ -1,0 +1,411 @@
+"""What two replicas say to one another, as values, and the strict coding of them.
+
+A frame (one binary WebSocket message) holds one message or several, back to back.  Each begins
+with the byte that names its kind; `bytes`, `string` and `varuint` are lib0's (crdt_state/lib0.py),
+`id` is 16 bytes as they are, `many x` a varuint count and so many x:
+
+    00 Hello          varuint version_min · varuint version_max · id replica · id incarnation ·
+                      many string capabilities · varuint message_bytes_max ·
+                      varuint update_bytes_max · varuint credit · string token ("": none)
+    01 Welcome        varuint version · id replica · id incarnation · many string capabilities ·
+                      varuint message_bytes_max · varuint update_bytes_max · varuint credit ·
+                      varuint expires_at (0: never)
+    02 Authenticate   string token
+    03 Authenticated  varuint expires_at
+    04 Credit         varuint size
+    05 Part           varuint transfer · varuint left · bytes content
+
+    10 Open           varuint channel · string document · bytes state_vector
+    11 State          varuint channel · bytes state_vector · varuint updates
+    12 Updates        varuint channel · varuint first · many bytes updates
+    13 Acknowledge    varuint channel · varuint durable · varuint applied
+    14 Held           varuint channel · id replica · varuint through
+    15 Awareness      varuint channel · id origin · varuint hops · bytes payload
+    16 Close          varuint channel · varuint code · string reason
+    17 Barrier        varuint channel
+    18 Passed         varuint channel
+
+A decoder refuses what is short, long, unknown or not UTF-8.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from crdt_state.errors import InvalidDocumentId, RemoteProtocolError
+from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId, document_id
+from crdt_state.lib0 import CodingError, Reader, encode_bytes, encode_string, encode_varuint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "ID_BYTES",
+    "Acknowledge",
+    "Authenticate",
+    "Authenticated",
+    "Awareness",
+    "Barrier",
+    "ChannelMessage",
+    "Close",
+    "Credit",
+    "Held",
+    "Hello",
+    "Message",
+    "Open",
+    "Part",
+    "Passed",
+    "State",
+    "Updates",
+    "Welcome",
+    "decode",
+    "decode_all",
+    "encode",
+]
+
+ID_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The first message of the side that dialled."""
+
+    version_min: int
+    version_max: int
+    replica: ReplicaId
+    incarnation: Incarnation
+    capabilities: tuple[str, ...] = ()
+    message_bytes_max: int
+    update_bytes_max: int
+    """What one author may add in one update; a longer difference is to be sent in portions."""
+    credit: int
+    """Bytes of `Updates` that the other side may send before it is given more."""
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """The answer to a `Hello`; from then on both sides say what they like.
+
+    `capabilities` are those that both sides have; `expires_at` is microseconds since 1970.
+    """
+
+    version: int
+    replica: ReplicaId
+    incarnation: Incarnation
+    capabilities: tuple[str, ...] = ()
+    message_bytes_max: int
+    update_bytes_max: int
+    credit: int
+    expires_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """A fresh token in place of the one that was brought before."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """The fresh token counts from now on, until `expires_at` (0: for ever)."""
+
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """So many more bytes of `Updates` may be sent."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a message that is too large to be sent in one piece.
+
+    `left` counts the bytes of that message that follow in later parts; 0 makes it whole.
+    """
+
+    transfer: int
+    left: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Let us keep `document` in step: I hold what `state_vector` says, tell me what I lack."""
+
+    channel: int
+    document: DocumentId
+    state_vector: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The answer to an `Open`: what I hold, and how many of my updates make you hold it too."""
+
+    channel: int
+    state_vector: bytes
+    updates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Updates:
+    """Updates of one document, in order; `first` numbers the first of them on this channel."""
+
+    channel: int
+    first: int
+    updates: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """All your updates through `durable` are fsynced here; all through `applied` integrated."""
+
+    channel: int
+    durable: int
+    applied: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A relay's report: `replica` has told me that your updates through `through` are durable."""
+
+    channel: int
+    replica: ReplicaId
+    through: int
+
+
+@dataclass(frozen=True, slots=True)
+class Awareness:
+    """States of clients that `origin` told of; may be passed on `hops` times more."""
+
+    channel: int
+    origin: ReplicaId
+    hops: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The end of one channel; the rest of the connection goes on.  Answered by a `Close`."""
+
+    channel: int
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """Answer me with `Passed` when what I said before is durable, behind all that you hold."""
+
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The answer to a `Barrier`, in their order."""
+
+    channel: int
+
+
+ChannelMessage: TypeAlias = (
+    Open | State | Updates | Acknowledge | Held | Awareness | Close | Barrier | Passed
+)
+Message: TypeAlias = Hello | Welcome | Authenticate | Authenticated | Credit | Part | ChannelMessage
+
+HELLO, WELCOME, AUTHENTICATE, AUTHENTICATED, CREDIT, PART = range(6)
+OPEN, STATE, UPDATES, ACKNOWLEDGE, HELD, AWARENESS, CLOSE, BARRIER, PASSED = range(0x10, 0x19)
+
+
+def encode(message: Message) -> bytes:  # noqa: C901, PLR0911, PLR0912 - a table
+    """The bytes of one message."""
+    match message:
+        case Updates(channel, first, updates):
+            parts = [b"\x12", encode_varuint(channel), encode_varuint(first)]
+            parts.append(encode_varuint(len(updates)))
+            parts += map(encode_bytes, updates)
+            return b"".join(parts)
+        case Acknowledge(channel, durable, applied):
+            return b"\x13" + _numbers(channel, durable, applied)
+        case Credit(size):
+            return b"\x04" + encode_varuint(size)
+        case Awareness(channel, origin, hops, payload):
+            head = b"\x15" + encode_varuint(channel) + origin
+            return head + encode_varuint(hops) + encode_bytes(payload)
+        case Held(channel, replica, through):
+            return b"\x14" + encode_varuint(channel) + replica + encode_varuint(through)
+        case Open(channel, document, state_vector):
+            head = b"\x10" + encode_varuint(channel)
+            return head + encode_string(document) + encode_bytes(state_vector)
+        case State(channel, state_vector, updates_count):
+            head = b"\x11" + encode_varuint(channel) + encode_bytes(state_vector)
+            return head + encode_varuint(updates_count)
+        case Close(channel, code, reason):
+            return b"\x16" + _numbers(channel, code) + encode_string(reason)
+        case Barrier(channel):
+            return b"\x17" + encode_varuint(channel)
+        case Passed(channel):
+            return b"\x18" + encode_varuint(channel)
+        case Part(transfer, left, content):
+            return b"\x05" + _numbers(transfer, left) + encode_bytes(content)
+        case Hello():
+            head = b"\x00" + _numbers(message.version_min, message.version_max)
+            return head + _about(message) + encode_string(message.token)
+        case Welcome():
+            head = b"\x01" + encode_varuint(message.version)
+            return head + _about(message) + encode_varuint(message.expires_at)
+        case Authenticate(token):
+            return b"\x02" + encode_string(token)
+        case Authenticated(expires_at):
+            return b"\x03" + encode_varuint(expires_at)
+
+
+def decode(message: bytes) -> Message:
+    """Exactly one message, which brings one update at most: what came in parts.
+
+    Raises `RemoteProtocolError`.
+    """
+    if message[:1] == b"\x12":
+        # Before they are read: millions of tiny ones would be a long wait for everybody.
+        with _named_failures():
+            reader = Reader(message, 1)
+            reader.varuint(), reader.varuint()
+            if reader.varuint() != 1:
+                raise RemoteProtocolError("what comes in parts is one update")
+    found = decode_all(message)
+    if len(found) != 1:
+        raise RemoteProtocolError(f"{len(found)} messages where one should be")
+    return found[0]
+
+
+def decode_all(frame: bytes) -> list[Message]:
+    """The messages of a frame, at least one.  Raises `RemoteProtocolError`."""
+    reader = Reader(frame)
+    messages: list[Message] = []
+    with _named_failures():
+        while not messages or not reader.is_done():
+            messages.append(_read(reader))
+    return messages
+
+
+@contextmanager
+def _named_failures() -> Iterator[None]:
+    try:
+        yield
+    except CodingError as error:
+        raise RemoteProtocolError(f"not a message of this protocol: it {error}") from None
+    except InvalidDocumentId as error:
+        raise RemoteProtocolError(str(error), code=4404) from None
+
+
+def _numbers(*numbers: int) -> bytes:
+    return b"".join(map(encode_varuint, numbers))
+
+
+def _about(message: Hello | Welcome) -> bytes:
+    """What both greetings say of their sender."""
+    names = b"".join(map(encode_string, message.capabilities))
+    return (
+        message.replica
+        + message.incarnation
+        + encode_varuint(len(message.capabilities))
+        + names
+        + _numbers(message.message_bytes_max, message.update_bytes_max, message.credit)
+    )
+
+
+def _read(reader: Reader) -> Message:  # noqa: C901, PLR0911, PLR0912 - a table
+    kind = reader.byte()
+    if kind == UPDATES:
+        return Updates(reader.varuint(), reader.varuint(), _many_bytes(reader))
+    if kind == ACKNOWLEDGE:
+        return Acknowledge(reader.varuint(), reader.varuint(), reader.varuint())
+    if kind == CREDIT:
+        return Credit(reader.varuint())
+    if kind == AWARENESS:
+        return Awareness(reader.varuint(), ReplicaId(_id(reader)), reader.varuint(), reader.bytes())
+    if kind == HELD:
+        return Held(reader.varuint(), ReplicaId(_id(reader)), reader.varuint())
+    if kind == OPEN:
+        return Open(reader.varuint(), _document(reader), reader.bytes())
+    if kind == STATE:
+        return State(reader.varuint(), reader.bytes(), reader.varuint())
+    if kind == CLOSE:
+        return Close(reader.varuint(), reader.varuint(), reader.string())
+    if kind == BARRIER:
+        return Barrier(reader.varuint())
+    if kind == PASSED:
+        return Passed(reader.varuint())
+    if kind == PART:
+        return Part(reader.varuint(), reader.varuint(), reader.bytes())
+    if kind == HELLO:
+        return _hello(reader)
+    if kind == WELCOME:
+        return _welcome(reader)
+    if kind == AUTHENTICATE:
+        return Authenticate(reader.string())
+    if kind == AUTHENTICATED:
+        return Authenticated(reader.varuint())
+    raise RemoteProtocolError(f"message {kind:#04x} is unknown")
+
+
+def _hello(reader: Reader) -> Hello:
+    version_min, version_max = reader.varuint(), reader.varuint()
+    replica, incarnation = ReplicaId(_id(reader)), Incarnation(_id(reader))
+    return Hello(
+        version_min=version_min,
+        version_max=version_max,
+        replica=replica,
+        incarnation=incarnation,
+        capabilities=_capabilities(reader),
+        message_bytes_max=reader.varuint(),
+        update_bytes_max=reader.varuint(),
+        credit=reader.varuint(),
+        token=reader.string(),
+    )
+
+
+def _welcome(reader: Reader) -> Welcome:
+    version = reader.varuint()
+    replica, incarnation = ReplicaId(_id(reader)), Incarnation(_id(reader))
+    return Welcome(
+        version=version,
+        replica=replica,
+        incarnation=incarnation,
+        capabilities=_capabilities(reader),
+        message_bytes_max=reader.varuint(),
+        update_bytes_max=reader.varuint(),
+        credit=reader.varuint(),
+        expires_at=reader.varuint(),
+    )
+
+
+def _id(reader: Reader) -> bytes:
+    end = reader.at + ID_BYTES
+    value = reader.data[reader.at : end]
+    if len(value) < ID_BYTES:
+        raise CodingError(f"ends inside an id at byte {reader.at}")
+    reader.at = end
+    return value
+
+
+def _document(reader: Reader) -> DocumentId:
+    name = reader.string()
+    document = document_id(name)
+    if document != name:
+        raise RemoteProtocolError(f"{name!r} is not in NFC", code=4404)
+    return document
+
+
+def _capabilities(reader: Reader) -> tuple[str, ...]:
+    # A count that lies runs into the end of the frame before it has cost anything.
+    return tuple(reader.string() for _ in range(reader.varuint()))
+
+
+def _many_bytes(reader: Reader) -> tuple[bytes, ...]:
+    return tuple(reader.bytes() for _ in range(reader.varuint()))

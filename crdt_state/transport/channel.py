@@ -1,0 +1,492 @@
+"""One document over one connection of our own protocol: the same at both ends.
+
+    opener    use the document ── Open(vector) ──► … ◄── State(vector, n) ── n updates
+    both      what the other lacks, then what others edit ── Updates ──► … ◄── Acknowledge
+
+What we send is remembered as (number, position): the number of an update on this channel, and the
+position in our own log through which the peer then holds the document.  An acknowledgement turns
+the one into the other, which is what clears an outbox and fulfils a receipt.
+
+1. An update is acknowledged as durable when the commit that holds it has returned; as applied when
+   nothing that it depends on is missing.  From a refused one on, nothing is.
+2. Updates go out in the order of the log, and behind the state that they build on.
+3. What waits to be sent is bounded: beyond it this is behind, keeps a state vector only, and
+   catches up from the document's state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from crdt_state.errors import (
+    CrdtStateError,
+    DocumentClosed,
+    DocumentSetAside,
+    UpdateRefused,
+    WriteNotPermitted,
+)
+from crdt_state.model.inspect import inspect
+from crdt_state.model.portions import portions
+from crdt_state.model.state import EMPTY_VECTOR, decode_state_vector, encode_state_vector
+from crdt_state.protocol.peer.messages import (
+    Acknowledge,
+    Awareness,
+    Barrier,
+    Held,
+    Passed,
+    State,
+    Updates,
+)
+from crdt_state.replica.document_core import NOBODY, Delta
+from crdt_state.replica.inbox import LARGE_BYTES
+from crdt_state.storage.contract import NOTHING, Sequence
+from crdt_state.transport.shortfall import Shortfall
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from collections.abc import Sequence as Many
+
+    from crdt_state.identifiers import DocumentId
+    from crdt_state.replica.admission import Author
+    from crdt_state.replica.document_core import Refusal
+    from crdt_state.replica.shell import ReplicaShell
+    from crdt_state.transport.peer_connection import PeerConnection, Said
+
+__all__ = ["NOTHING_TO_BRING", "Attendant", "Channel"]
+
+TRY_AGAIN_LATER = 1013
+GONE = 1006
+
+BATCH_BYTES = 32 * 1024
+"""What one channel sends before others have their turn."""
+
+NOTHING_TO_BRING = b"\x00\x00"
+"""The update that says nothing."""
+
+
+class Attendant(Protocol):
+    """Whoever runs a channel at its end of the connection.  These calls must not wait."""
+
+    def progressed(self) -> None:
+        """Something was confirmed, caught up, or has begun to be sent."""
+
+    def heard_awareness(self, message: Awareness) -> None:
+        """The peer told of clients."""
+
+    def heard_held(self, message: Held) -> None:
+        """The peer told who else holds what we sent."""
+
+    def was_refused(self, refusal: Refusal) -> None:
+        """The peer brought what we do not let in."""
+
+    def channel_ended(self, code: int, reason: str) -> None:
+        """The channel is over: closed by the peer, or by us for the document's sake."""
+
+
+class _Waiting(NamedTuple):
+    """An update on its way out; what is of a state is not bounded, what comes after it is."""
+
+    update: bytes
+    position: Sequence
+    is_of_state: bool
+
+
+class _Sent(NamedTuple):
+    number: int
+    position: Sequence
+    """What of our log the peer holds, of this document, once this is durable there."""
+
+
+class Channel:
+    """A subscriber of the replica, and what a connection calls when the peer has said something."""
+
+    def __init__(
+        self,
+        shell: ReplicaShell,
+        wire: PeerConnection,
+        document: DocumentId,
+        attendant: Attendant,
+        *,
+        source: int,
+        author: Author,
+        name: str,
+    ) -> None:
+        """`author` is who the peer is to admission, `name` what is stored as its name."""
+        self.document = document
+        self.number = -1
+        self.author = author
+        self.source = source
+        self.has_all = False
+        """Whether what the peer held when this was opened is durable here."""
+        self.durable_through = NOTHING
+        """Position in our log through which the peer is known to hold this document, durably."""
+        self.applied_through = NOTHING
+        """The same of what has been integrated there."""
+        self._shell = shell
+        self._wire = wire
+        self._attendant = attendant
+        self._name = name
+        self.is_over = False
+        """Whether it has ended, from either side."""
+        self._is_used = False
+        # To be sent.
+        self._queue: deque[_Waiting] = deque()
+        self._queue_bytes = 0
+        self._sent: deque[_Sent] = deque()
+        self._sent_not_applied: deque[_Sent] = deque()
+        self._shortfall = Shortfall(source, shell.limits)
+        self._is_behind = True
+        self._has_begun = False
+        self._catching_up: asyncio.Task[None] | None = None
+        self._barriers: deque[asyncio.Future[None]] = deque()
+        """Those that we asked for, in their order."""
+        self._to_pass = 0
+        """How many that the peer asked for wait for what has to go out before."""
+        # Received.
+        self._received = 0
+        self._unsettled_bytes = 0
+        self._settled = 0
+        self._undecided: deque[tuple[int, bytes]] = deque()
+        self._acknowledged = (0, 0)
+        self._refused_from: int | None = None
+        self._to_receive: int | None = None
+        self._settling: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- beginning and end -------------------------------------------------------------------
+
+    async def open(self, state_vector: bytes | None = None) -> None:
+        """Open it from our side.  Raises `StoreError`."""
+        await self._use()
+        vector = state_vector if state_vector is not None else self._vector()
+        self.number = self._wire.protocol.open(self.document, vector)
+        self._wire.channels[self.number] = self
+        self._wire.touch()
+
+    async def answer(self, number: int, state_vector: bytes) -> None:
+        """Answer the peer, which opened it with what it holds.
+
+        Raises `UpdateRefused` for what is no state vector, and `StoreError`.
+        """
+        self.number = number
+        self._wire.channels[number] = self
+        await self._use()
+        self._has_begun = True
+        vector = await self._read_vector(state_vector)
+        await self._catch_up(vector, is_answer=True)
+
+    def end(self) -> None:
+        """Let go of the document; whoever calls this closes the channel."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self._wire.let_go(self.number)
+        for task in tuple(self._tasks):
+            task.cancel()
+        self._queue.clear()
+        self._barriers.clear()
+        if self._is_used:
+            self._shell.leave(self.document, self.source)
+
+    def close(self, code: int, reason: str) -> None:
+        """End it, and tell both sides."""
+        if not self.is_over:
+            self._wire.close_channel(self.number, code, reason)
+            self.end()
+            self._attendant.channel_ended(code, reason)
+
+    def barrier(self) -> asyncio.Future[None]:
+        """Ask the peer, which has answered, whether all that was said so far is durable there.
+
+        Done when it is, and when all that the peer held then has come; never where the channel
+        ends before.
+        """
+        passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._barriers.append(passed)
+        self._wire.protocol.say(Barrier(self.number))
+        self._wire.touch()
+        return passed
+
+    @property
+    def has_confirmed_all(self) -> bool:
+        """Whether the peer holds, durably, everything of the document that was delivered."""
+        return not self._is_behind and not self._queue and not self._sent
+
+    def holds_through(self) -> Sequence:
+        """As `durable_through`, and as far as our log goes where nothing is under way."""
+        return self._shell.last if self.has_confirmed_all else self.durable_through
+
+    # --- as a subscriber ---------------------------------------------------------------------
+
+    def deliver(self, deltas: Many[Delta]) -> None:
+        """Send on what others brought."""
+        if self._undecided and self._undecided[0][0] <= self._settled:
+            self._acknowledge()  # something that waited may have been let in
+        if not self._has_begun:
+            return  # the exchange of states covers it
+        news = [delta for delta in deltas if delta.source != self.source]
+        if not news:
+            return
+        if self._is_behind:
+            self._shortfall.miss(news)
+        else:
+            self._enqueue(news, self._shell.last)
+        self._attendant.progressed()
+
+    def refused(self, refusal: Refusal) -> None:
+        """Acknowledge nothing from it on."""
+        if refusal.source != self.source:
+            return
+        numbers = [number for number, update in self._undecided if update == refusal.update]
+        first = min(numbers, default=self._settled + 1)
+        self._refused_from = min(first, self._refused_from or first)
+        self._attendant.was_refused(refusal)
+
+    def lost(self, error: Exception, own_edits: Many[bytes]) -> None:
+        """What we talked of is not what is stored: end it; the peer may open it anew."""
+        self._is_used = False  # it has been unsubscribed already
+        code = error.code if isinstance(error, UpdateRefused) else TRY_AGAIN_LATER
+        self.close(code, str(error))
+
+    # --- as what a connection calls ----------------------------------------------------------
+
+    def hear(self, message: Said) -> None:
+        """The peer said something."""
+        match message:
+            case Updates():
+                self._receive(message)
+            case Acknowledge(_, durable, applied):
+                self._was_acknowledged(durable, applied)
+            case State(_, state_vector, updates):
+                self._to_receive = updates
+                self._has_begun = True
+                self._start(self._begin(state_vector))
+                if not updates:
+                    self._settle_soon()
+            case Awareness():
+                self._attendant.heard_awareness(message)
+            case Held():
+                self._attendant.heard_held(message)
+            case Barrier():
+                self._start(self._pass_barrier())
+            case Passed():
+                self._barriers.popleft().set_result(None)
+
+    def ended(self, code: int, reason: str) -> None:
+        """The peer closed it, or the connection has gone."""
+        if not self.is_over:
+            self.end()
+            self._attendant.channel_ended(code, reason)
+
+    # --- sending -----------------------------------------------------------------------------
+
+    def send_some(self) -> bool:
+        """Send a batch of what waits; whether more waits."""
+        if not self._queue:
+            if self._is_behind and self._has_begun and self._catching_up is None:
+                self._catching_up = self._start(self._come_back())
+            return False
+        batch: list[bytes] = []
+        size, position = 0, NOTHING
+        while self._queue and size < BATCH_BYTES:
+            update, position, is_of_state = self._queue.popleft()
+            batch.append(update)
+            size += len(update)
+            if not is_of_state:
+                self._queue_bytes -= len(update)
+        number = self._wire.protocol.send_updates(self.number, tuple(batch))
+        sent = _Sent(number, position)
+        self._sent.append(sent)
+        self._sent_not_applied.append(sent)
+        self._pass_barriers()
+        return bool(self._queue) or self._is_behind
+
+    def _enqueue(self, deltas: Many[Delta], position: Sequence) -> None:
+        self._queue.extend(_Waiting(delta.update, position, is_of_state=False) for delta in deltas)
+        self._queue_bytes += sum(len(delta.update) for delta in deltas)
+        if self._queue_bytes > self._shell.limits.peer_queue_bytes_max:
+            self._fall_behind()
+        self._wire.wants_to_send(self.number)
+
+    def _fall_behind(self) -> None:
+        """Keep a state vector of what waits, and what is left of a state."""
+        self._is_behind = True
+        later = [Delta(NOBODY, each.update) for each in self._queue if not each.is_of_state]
+        self._shortfall.miss(later)
+        self._queue = deque(each for each in self._queue if each.is_of_state)
+        self._queue_bytes = 0
+
+    async def _begin(self, state_vector: bytes) -> None:
+        """Bring what a peer that has told us its vector lacks."""
+        try:
+            await self._catch_up(await self._read_vector(state_vector))
+        except CrdtStateError as error:
+            self._fail(error)
+
+    async def _come_back(self) -> None:
+        try:
+            known = self._shell.core.get(self.document)
+            if known is not None:
+                await self._catch_up(self._shortfall.catching_up(known.head.vector))
+        except CrdtStateError as error:
+            self._fail(error)
+        finally:
+            self._catching_up = None
+
+    async def _catch_up(self, vector: dict[int, int], *, is_answer: bool = False) -> None:
+        """Send what a peer that holds `vector` lacks, and after that what was missed meanwhile."""
+        self._shortfall.catching_up({})  # from here on what is delivered is kept
+        await self._shell.settled(self.document)
+        position = self._shell.last
+        update = await self._shell.difference(self.document, encode_state_vector(vector))
+        parts = await self._parts_of(update)
+        if self.is_over:
+            return
+        if is_answer:
+            self._wire.protocol.answer(self.number, self._vector(), len(parts))
+        rest = self._shortfall.caught_up()
+        self._queue.extend(_Waiting(part, position, is_of_state=True) for part in parts)
+        if rest is not None:
+            self._is_behind = False
+            self._enqueue(rest, self._shell.last)
+        self._wire.wants_to_send(self.number)
+        self._pass_barriers()
+        self._attendant.progressed()
+
+    async def _pass_barrier(self) -> None:
+        try:
+            await self._shell.settled(self.document)
+        except CrdtStateError as error:
+            self._fail(error)
+            return
+        self._to_pass += 1
+        self._pass_barriers()
+
+    def _pass_barriers(self) -> None:
+        """Answer the peer's barriers once nothing is left to be said before."""
+        if self._is_behind or self._queue:
+            return
+        for _ in range(self._to_pass):
+            self._wire.protocol.say(Passed(self.number))
+        self._to_pass = 0
+        self._wire.touch()
+
+    async def _parts_of(self, update: bytes) -> list[bytes]:
+        if update == NOTHING_TO_BRING:
+            return []
+        size_max = self._wire.protocol.update_bytes_max
+        if len(update) <= size_max:
+            return [update]
+        # What the peer's limits bind is an edit, not all that was edited offline.
+        return await asyncio.to_thread(portions, update, size_max // 2)
+
+    def _was_acknowledged(self, durable: int, applied: int) -> None:
+        self.durable_through = _through(self._sent, durable, self.durable_through)
+        self.applied_through = _through(self._sent_not_applied, applied, self.applied_through)
+        self._attendant.progressed()
+
+    # --- receiving ---------------------------------------------------------------------------
+
+    def _receive(self, message: Updates) -> None:
+        for number, update in enumerate(message.updates, message.first):
+            try:
+                self._shell.receive(
+                    self.document, self.source, self.author, update, name=self._name
+                )
+            except WriteNotPermitted as error:
+                # What repeats what is held changes nothing, and is no offence.
+                if not self._holds(update):
+                    self.close(error.code, error.reason)
+                    return
+            except (DocumentSetAside, DocumentClosed) as error:
+                self._fail(error)
+                return
+            self._undecided.append((number, update))
+            self._unsettled_bytes += len(update)
+        self._received = message.first + len(message.updates) - 1
+        self._settle_soon()
+
+    def _holds(self, update: bytes) -> bool:
+        known = self._shell.core.get(self.document)
+        return known is not None and known.head.holds(inspect(update, self._shell.limits))
+
+    def _settle_soon(self) -> None:
+        if self._settling is None:
+            self._settling = self._start(self._settle())
+
+    async def _settle(self) -> None:
+        try:
+            while self._settled < self._received or self._to_receive == 0:
+                through, size = self._received, self._unsettled_bytes
+                self._unsettled_bytes = 0
+                await self._shell.settled(self.document)
+                self._settled = through
+                if size:
+                    self._wire.protocol.grant(size)
+                self._acknowledge()
+        except CrdtStateError as error:
+            self._fail(error)
+        finally:
+            self._settling = None
+
+    def _acknowledge(self) -> None:
+        """Say how far what the peer sent has come."""
+        known = self._shell.core.get(self.document)
+        if known is None:
+            return
+        waits = len(known.pending) > 0
+        limits = self._shell.limits
+        while self._undecided and self._undecided[0][0] <= self._settled:
+            if waits and not known.head.holds(inspect(self._undecided[0][1], limits, merged=True)):
+                break
+            self._undecided.popleft()
+        durable = self._settled
+        if self._refused_from is not None:
+            durable = min(durable, self._refused_from - 1)
+        applied = self._undecided[0][0] - 1 if self._undecided else durable
+        acknowledged = (durable, min(applied, durable))
+        if acknowledged != self._acknowledged:
+            self._acknowledged = acknowledged
+            self._wire.protocol.acknowledge(self.number, *acknowledged)
+        self._wire.touch()
+        if self._to_receive is not None and self._settled >= self._to_receive:
+            self._to_receive = None
+            self.has_all = True
+            self._attendant.progressed()
+
+    # --- private -----------------------------------------------------------------------------
+
+    async def _use(self) -> None:
+        await self._shell.use(self.document, self.source, self)
+        self._is_used = True
+        if self.is_over:  # it ended while the document was being loaded
+            self._shell.leave(self.document, self.source)
+
+    async def _read_vector(self, state_vector: bytes) -> dict[int, int]:
+        if len(state_vector) > LARGE_BYTES:
+            return await asyncio.to_thread(decode_state_vector, state_vector)
+        return decode_state_vector(state_vector)
+
+    def _vector(self) -> bytes:
+        known = self._shell.core.get(self.document)
+        return EMPTY_VECTOR if known is None else known.head.state_vector()
+
+    def _fail(self, error: CrdtStateError) -> None:
+        code = error.code if isinstance(error, UpdateRefused) else TRY_AGAIN_LATER
+        self.close(code, str(error))
+
+    def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _through(sent: deque[_Sent], number: int, before: Sequence) -> Sequence:
+    """Drop what is acknowledged through `number`; the position through which all is now held."""
+    while sent and sent[0].number <= number:
+        before = sent.popleft().position
+    # Nothing of this document lies between what was acknowledged and what is next.
+    return Sequence(max(before, sent[0].position - 1)) if sent else before

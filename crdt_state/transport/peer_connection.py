@@ -1,0 +1,207 @@
+"""One connection of our own protocol, at either end: what is said goes out, what is heard comes in.
+
+    channels ──► queues ──(credit)──► SyncProtocol ──► frames ──► connection
+    connection ──► frames ──► SyncProtocol ──► messages ──► channels
+
+1. Updates go out as far as there is credit; channels take turns, none waits for another's large
+   document.
+2. What is written and not read is bounded: updates by credit, large messages by the pace at which
+   the connection drains, awareness by being left out.
+3. A peer that gives no credit for `Limits.peer_slow_seconds_max` while something waits for it is
+   hung up on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from crdt_state.protocol.peer.messages import (
+    Acknowledge,
+    Awareness,
+    Barrier,
+    Close,
+    Credit,
+    Held,
+    Passed,
+    State,
+    Updates,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+    from crdt_state.identifiers import ReplicaId
+    from crdt_state.limits import Limits
+    from crdt_state.protocol.peer.conversation import SyncProtocol
+    from crdt_state.protocol.peer.messages import Message
+    from crdt_state.transport.connection import Connection
+
+__all__ = ["Channelled", "PeerConnection", "Said"]
+
+GONE = 1006
+TOO_SLOW = 4408
+
+Said: TypeAlias = State | Updates | Acknowledge | Held | Awareness | Barrier | Passed
+"""What a channel hears while it is open."""
+
+
+class Channelled(Protocol):
+    """Whoever is at a channel of a connection."""
+
+    def hear(self, message: Said) -> None:
+        """The peer said something on this channel."""
+
+    def ended(self, code: int, reason: str) -> None:
+        """The peer closed this channel, or the connection has gone (1006)."""
+
+    def send_some(self) -> bool:
+        """Send a batch of what waits; whether more waits."""
+
+
+class PeerConnection:
+    """A protocol and the connection it talks over; `channels` are those in use."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        protocol: SyncProtocol,
+        limits: Limits,
+        *,
+        received: Callable[[int], Awaitable[None]],
+    ) -> None:
+        """`received` is told the bytes of each frame, and may wait before the next is read."""
+        self.connection = connection
+        self.protocol = protocol
+        self.channels: dict[int, Channelled] = {}
+        self._limits = limits
+        self._received = received
+        self._hungry: dict[int, None] = {}
+        self._flushing: asyncio.Handle | None = None
+        self._pacing: asyncio.Task[None] | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_over = False
+
+    # --- hearing -----------------------------------------------------------------------------
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """What the peer says that is no channel's own business: greetings, tokens, `Open`.
+
+        Raises `ConnectionEnded` and `RemoteProtocolError`.
+        """
+        while True:
+            frame = await self.connection.receive()
+            for message in self.protocol.receive(frame):
+                if not self._is_passed_on(message):
+                    yield message
+            self.touch()
+            await self._received(len(frame))
+
+    def _is_passed_on(self, message: Message) -> bool:
+        if isinstance(message, Credit):
+            self._be_patient()
+            return True
+        if not isinstance(message, Said | Close):
+            return False
+        channel = self.channels.get(message.channel)
+        if channel is None:
+            return True  # it was let go of; the peer does not know yet
+        if isinstance(message, Close):
+            self.let_go(message.channel)
+            channel.ended(message.code, message.reason)
+        else:
+            channel.hear(message)
+        return True
+
+    # --- saying ------------------------------------------------------------------------------
+
+    def touch(self) -> None:
+        """Write what there is to say, soon: what is said within a tick shares frames."""
+        if self._flushing is None and not self._is_over:
+            self._flushing = asyncio.get_running_loop().call_soon(self._flush)
+
+    def wants_to_send(self, number: int) -> None:
+        """Let this channel send updates when there is credit."""
+        self._hungry[number] = None
+        self.touch()
+
+    def show(self, number: int, origin: ReplicaId, hops: int, payload: bytes) -> None:
+        """Send awareness; left out for a peer that does not keep up, which the next one mends."""
+        if self.connection.buffered_bytes <= self._limits.peer_queue_bytes_max:
+            self.protocol.say(Awareness(number, origin, hops, payload))
+            self.touch()
+
+    def close_channel(self, number: int, code: int, reason: str) -> None:
+        """End one channel from our side."""
+        self.let_go(number)
+        self.protocol.close(number, code, reason)
+        self.touch()
+
+    def let_go(self, number: int) -> None:
+        """Forget who was at this channel."""
+        self.channels.pop(number, None)
+        self._hungry.pop(number, None)
+
+    def end(self, reason: str = "the connection ended") -> None:
+        """Say what is left to be said, and tell every channel; whoever calls this then closes."""
+        self._flush()
+        self._is_over = True
+        for timer in (self._flushing, self._patience):
+            if timer is not None:
+                timer.cancel()
+        if self._pacing is not None:
+            self._pacing.cancel()
+        channels, self.channels = self.channels, {}
+        self._hungry.clear()
+        for channel in channels.values():
+            channel.ended(GONE, reason)
+
+    # --- private -----------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._flushing = None
+        if self._is_over:
+            return
+        self._feed()
+        for frame in self.protocol.frames_to_send():
+            self.connection.send(frame)
+        if self.protocol.waiting_bytes and self._pacing is None:
+            self._pacing = self._start(self._pace())
+
+    def _feed(self) -> None:
+        """Let channels send, a batch each in turn, as long as there is credit."""
+        while self._hungry and self.protocol.credit > 0:
+            number = next(iter(self._hungry))
+            del self._hungry[number]
+            if self.channels[number].send_some():
+                self._hungry[number] = None
+        if not self._hungry:
+            self._be_patient()
+        elif self._patience is None:
+            seconds = self._limits.peer_slow_seconds_max
+            self._patience = asyncio.get_running_loop().call_later(seconds, self._give_up)
+
+    async def _pace(self) -> None:
+        """Parts of large messages go out as fast as the connection takes them."""
+        while self.protocol.waiting_bytes:
+            await self.connection.drained()
+            for frame in self.protocol.frames_to_send():
+                self.connection.send(frame)
+            await asyncio.sleep(0)
+        self._pacing = None
+
+    def _be_patient(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _give_up(self) -> None:
+        self._patience = None
+        self._start(self.connection.close(TOO_SLOW, "this peer does not take what it asked for"))
+
+    def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

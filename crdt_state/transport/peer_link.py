@@ -1,0 +1,578 @@
+"""The dialling end of our own protocol: one connection to a remote, made again for ever.
+
+    PeerLine          dials, greets, hands the connection out, dials again
+    PeerConversation  one document over whatever connection there is; what a link follows
+
+1. A line is dialled again whatever ended it; a conversation opens its channel on every new one.
+2. The token is asked for anew at each greeting, and is never part of an address.
+3. The outbox is cleared by acknowledgements of what is durable at the remote alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crdt_state.errors import CrdtStateError, DocumentClosed, RemoteError, RemoteProtocolError
+from crdt_state.protocol.peer.conversation import CAPABILITIES, VERSION, Role, SyncProtocol
+from crdt_state.protocol.peer.messages import (
+    Authenticate,
+    Authenticated,
+    Hello,
+    State,
+    Updates,
+    Welcome,
+)
+from crdt_state.replica.giving_way import give_way
+from crdt_state.storage.contract import ClearOutbox, Sequence
+from crdt_state.sync.exchange import Progress
+from crdt_state.transport.channel import NOTHING_TO_BRING, Channel
+from crdt_state.transport.connection import ConnectionEnded
+from crdt_state.transport.conversation import (
+    FORBIDDEN,
+    REFUSES_THE_DOCUMENT,
+    REFUSES_WHAT_WE_BRING,
+    REMOTE,
+)
+from crdt_state.transport.peer_connection import PeerConnection
+from crdt_state.transport.reconnect import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crdt_state.identifiers import DocumentId
+    from crdt_state.protocol.peer.messages import Awareness, Held
+    from crdt_state.replica.document_core import Refusal
+    from crdt_state.replica.presence import Presence
+    from crdt_state.replica.shell import ReplicaShell
+    from crdt_state.transport.connection import Dial
+    from crdt_state.transport.conversation import Tie
+    from crdt_state.transport.peer_connection import Said
+
+__all__ = ["PATH", "PeerConversation", "PeerLine"]
+
+PATH = "/-/sync"
+"""Where a server speaks this protocol."""
+
+RENEWED_AFTER = 0.8
+"""Of a grant's time, after which a fresh token is brought."""
+
+GONE = 1006
+HOPS = 0
+"""A dialler's awareness is passed on by the listener to its own members, and no further."""
+
+
+class PeerLine:
+    """One connection to a remote, made again whenever it has ended."""
+
+    def __init__(
+        self,
+        shell: ReplicaShell,
+        remote: str,
+        dial: Dial,
+        *,
+        token: str | Callable[[], str] | None,
+        changed: Callable[[], None],
+    ) -> None:
+        self.last_error: str | None = None
+        self.welcome: Welcome | None = None
+        """Who is at the other end, of the connection that there is or was last."""
+        self._shell = shell
+        self._url = remote + PATH
+        self._dial = dial
+        self._token = token
+        self._changed = changed
+        self._backoff = Backoff(shell.limits, shell.random)
+        self._token_said = ""
+        self._renewing: asyncio.TimerHandle | None = None
+        self._wire: PeerConnection | None = None
+        self._is_up = asyncio.Event()
+        self._stay: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Dial, in the background."""
+        self._stay = asyncio.create_task(self._stay_connected(), name=f"line {self._url}")
+
+    async def close(self) -> None:
+        """Hang up for good."""
+        if self._stay is not None:
+            self._stay.cancel()
+            await asyncio.gather(self._stay, return_exceptions=True)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether both sides have greeted."""
+        return self._is_up.is_set()
+
+    async def wire(self) -> PeerConnection:
+        """The connection, once both sides have greeted."""
+        while True:
+            await self._is_up.wait()
+            if self._wire is not None:
+                return self._wire
+
+    def succeeded(self) -> None:
+        """Something has been brought in step: the next failure is the first again."""
+        self._backoff.succeeded()
+
+    async def _stay_connected(self) -> None:
+        while True:
+            try:
+                await self._dial_and_talk()
+            except (ConnectionEnded, OSError, CrdtStateError) as error:
+                self.last_error = str(error) or type(error).__name__
+            except Exception as error:
+                # A function that gives tokens, for one.
+                self.last_error = repr(error)
+                _report(f"the link to {self._url} failed and goes on", error)
+            self._changed()
+            await asyncio.sleep(self._backoff.failed())
+
+    async def _dial_and_talk(self) -> None:
+        shell = self._shell
+        connection = await self._dial(self._url)
+        protocol = SyncProtocol(Role.DIALLER, shell.limits)
+        wire = PeerConnection(connection, protocol, shell.limits, received=self._received)
+        code, reason = 1000, ""
+        try:
+            self._token_said = self._fresh_token()
+            protocol.greet(self._hello(self._token_said))
+            wire.touch()
+            async for message in wire.messages():
+                if isinstance(message, Welcome):
+                    self._check(message)
+                    self.welcome, self._wire = message, wire
+                    self._is_up.set()
+                    self._changed()
+                if isinstance(message, Welcome | Authenticated):
+                    self._renew_in_time(message.expires_at)
+        except RemoteError as error:
+            code, reason = getattr(error, "code", 4400), str(error)
+            raise
+        finally:
+            self._wire = None
+            self._is_up.clear()
+            self._renew_in_time(0)
+            wire.end()
+            await connection.close(code, reason)
+
+    def renew_token(self) -> None:
+        """Bring a fresh token on the connection that there is, where one is to be had.
+
+        Raises whatever the function raises that gives tokens.
+        """
+        token = self._fresh_token()
+        if self._wire is not None and token != self._token_said:
+            self._token_said = token
+            self._wire.protocol.say(Authenticate(token))
+            self._wire.touch()
+
+    def _fresh_token(self) -> str:
+        return (self._token() if callable(self._token) else self._token) or ""
+
+    def _renew_in_time(self, expires_at: int) -> None:
+        """Renew the token before the grant ends (microseconds since 1970; 0: never)."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            self._renewing = None
+        if expires_at and callable(self._token):
+            seconds = (expires_at - self._shell.clock.wall()) / 1_000_000
+            loop = asyncio.get_running_loop()
+            self._renewing = loop.call_later(max(0.0, RENEWED_AFTER * seconds), self._renew)
+
+    def _renew(self) -> None:
+        self._renewing = None
+        try:
+            self.renew_token()
+        except Exception as error:
+            # The application's own; the connection ends with the grant, and asks again.
+            self.last_error = repr(error)
+            _report(f"no fresh token for {self._url}", error)
+
+    def _hello(self, token: str) -> Hello:
+        limits = self._shell.limits
+        return Hello(
+            version_min=VERSION,
+            version_max=VERSION,
+            replica=self._shell.store.replica_id,
+            incarnation=self._shell.store.incarnation,
+            capabilities=CAPABILITIES,
+            message_bytes_max=limits.message_bytes_max,
+            update_bytes_max=limits.update_bytes_max,
+            credit=limits.peer_credit_bytes,
+            token=token,
+        )
+
+    def _check(self, welcome: Welcome) -> None:
+        if welcome.version != VERSION:
+            raise RemoteProtocolError(f"version {welcome.version} was not offered")
+        if welcome.replica == self._shell.store.replica_id:
+            raise RemoteProtocolError("this is the replica itself; connect to another one")
+
+    async def _received(self, _: int) -> None:
+        await self._shell.has_room()
+
+
+class PeerConversation:
+    """One document of a link, over the line's connection."""
+
+    def __init__(
+        self,
+        document: DocumentId,
+        tie: Tie,
+        line: PeerLine,
+        *,
+        behind: asyncio.Task[None] | None = None,
+    ) -> None:
+        """Begins when `behind`, an earlier one about this document, has ended."""
+        self.document = document
+        self.progress = Progress.OFFLINE
+        self.last_error: str | None = None
+        self.unwelcome_seconds: float | None = None
+        """Set when the remote's last word was about this document and was no: how long to rest."""
+        self._tie = tie
+        self._line = line
+        self._behind = behind
+        self._shell = tie.shell
+        self._keeper = tie.shell.new_source()
+        self._backoff = Backoff(tie.shell.limits, tie.shell.random)
+        self._presence: Presence | None = None
+        self._stop_presenting: Callable[[], None] = _nothing
+        self._wire: PeerConnection | None = None
+        self._channel: Channel | None = None
+        self._channel_over: asyncio.Future[tuple[int, str]] | None = None
+        self._waiting: list[_Waiter] = []
+        self._may_need_a_token = False
+        self._is_to_be_cleared = True
+        self._clearing: asyncio.Task[None] | None = None
+        self._stay: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, in the background."""
+        self._stay = asyncio.create_task(self._stay_in_step(), name=f"link {self.document}")
+
+    async def close(self) -> None:
+        """End, and let go of the document."""
+        self._stop_presenting()
+        tasks = [task for task in (self._stay, self._clearing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tell_waiters(DocumentClosed("the link was closed before this was in sync"))
+
+    async def synced(self) -> None:
+        """As `Link.synced`, for this document.
+
+        Raises `EditRefused` when the remote refuses what this waits for.
+        """
+        with contextlib.suppress(CrdtStateError):  # told to who has it open
+            await self._shell.settled(self.document)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiter(self._shell.last, waiter))
+        self.progressed()
+        await waiter
+        await self._shell.settled(self.document)
+
+    def present(self, presence: Presence) -> None:
+        """Carry this presence from now on, in both directions."""
+        if presence is not self._presence:
+            self._stop_presenting()
+            self._presence = presence
+            self._stop_presenting = presence.attach(self._show)
+            self._greet()
+
+    # --- one channel after another -----------------------------------------------------------
+
+    async def _stay_in_step(self) -> None:
+        if self._behind is not None:
+            await asyncio.wait([self._behind])  # both are the link's one user of the document
+        while True:
+            self._show_progress(Progress.CONNECTING)
+            wire = await self._line.wire()
+            seconds = await self._try_once(wire)
+            self._show_progress(Progress.OFFLINE)
+            if seconds:
+                await asyncio.sleep(seconds)
+
+    async def _try_once(self, wire: PeerConnection) -> float:
+        """Open a channel and stay while it goes; how long to wait then, in seconds."""
+        limits = self._shell.limits
+        self.unwelcome_seconds = None
+        try:
+            if self._may_need_a_token:
+                self._may_need_a_token = False
+                self._line.renew_token()
+            code, reason = await self._talk(wire)
+        except CrdtStateError as error:
+            self.last_error = str(error) or type(error).__name__
+            return self._backoff.failed()
+        except Exception as error:
+            self.last_error = repr(error)
+            _report(f"the link to {self._tie.remote} about {self.document!r} goes on", error)
+            return self._backoff.failed()
+        if code == GONE:
+            return 0.0  # the line is dialled again, after a wait of its own
+        self.last_error = f"closed with {code}{f' ({reason})' if reason else ''}"
+        if code == FORBIDDEN:
+            self.unwelcome_seconds = limits.reconnect_seconds_max
+            self._may_need_a_token = True
+        elif code in REFUSES_THE_DOCUMENT | REFUSES_WHAT_WE_BRING:
+            # Asking again soon cannot help; a person may have helped by much later.
+            seconds = self._shell.random.uniform(0.5, 1.0) * limits.refused_seconds
+            self.unwelcome_seconds = seconds
+            return seconds
+        return self._backoff.failed()
+
+    async def _talk(self, wire: PeerConnection) -> tuple[int, str]:
+        shell, document = self._shell, self.document
+        # A user of its own, so that the document stays in use while it gives way.
+        await shell.use(document, self._keeper, _Keeper())
+        try:
+            over = asyncio.get_running_loop().create_future()
+            channel = Channel(
+                shell,
+                wire,
+                document,
+                self,
+                source=self._tie.source,
+                author=REMOTE,
+                name=f"remote {self._tie.remote}",
+            )
+            self._channel_over, self._channel, self._wire = over, channel, wire
+            self._is_to_be_cleared = True
+            known = shell.core.get(document)
+            try:
+                await channel.open()
+                self._show_progress(Progress.CATCHING_UP)
+                self._greet()
+                code, reason = await over
+            finally:
+                self._leave_channel(channel)
+            if known is not None and code in REFUSES_WHAT_WE_BRING:
+                return await self._give_way(wire, code, reason)
+            return code, reason
+        finally:
+            shell.leave(document, self._keeper)
+
+    def _leave_channel(self, channel: Channel) -> None:
+        if not channel.is_over:
+            channel.close(1000, "")
+        self._channel, self._wire = None, None
+        if self._presence is not None:
+            self._presence.disconnected(link=self._tie.source)
+
+    # --- when the remote refuses what we bring -----------------------------------------------
+
+    async def _give_way(self, wire: PeerConnection, code: int, reason: str) -> tuple[int, str]:
+        """Let the document be what the remote holds; how the conversation then goes on."""
+        document = self.document
+        if await self._tie.remotes.others_who_hold(document, self._tie.remote):
+            return code, reason  # they would bring the same again
+        known = self._shell.core.get(document)
+        fetching = _Fetching(wire, document)
+        updates = await fetching.fetch()
+        if updates is None or known is None:
+            return GONE, reason
+        state = await self._shell.workers.merge(updates) if updates else NOTHING_TO_BRING
+        refused = await give_way(
+            self._shell, known, state, remote=self._tie.remote, code=code, reason=reason
+        )
+        if refused is None:
+            return code, reason
+        self._tie.was_refused(refused)
+        self._tell_waiters(refused)
+        return GONE, reason
+
+    # --- as the attendant of its channel -----------------------------------------------------
+
+    def progressed(self) -> None:
+        """Look whether what is waited for has come to be."""
+        channel = self._channel
+        if channel is None:
+            return
+        if not channel.has_all:
+            self._show_progress(Progress.CATCHING_UP)
+            return
+        if not channel.has_confirmed_all:
+            self._is_to_be_cleared = True
+            self._show_progress(Progress.CATCHING_UP)
+        elif not self._is_to_be_cleared:
+            self._show_progress(Progress.IN_SYNC)
+        self._ask_for_those_who_wait(channel)
+        if self._clearing is None and self._is_worth_clearing(channel):
+            self._clearing = asyncio.create_task(self._clear_outbox(channel))
+
+    def _ask_for_those_who_wait(self, channel: Channel) -> None:
+        """One question for everybody who has begun to wait since the last one."""
+        asking = [waiter for waiter in self._waiting if waiter.asked_on is not channel]
+        if asking:
+            for waiter in asking:
+                waiter.asked_on, waiter.has_passed = channel, False
+            channel.barrier().add_done_callback(lambda _: self._passed(asking, channel))
+
+    def _passed(self, asked: list[_Waiter], channel: Channel) -> None:
+        for waiter in asked:
+            waiter.has_passed = waiter.asked_on is channel
+        self.progressed()
+
+    def _is_worth_clearing(self, channel: Channel) -> bool:
+        if self._is_to_be_cleared and channel.has_confirmed_all:
+            return True
+        through = channel.holds_through()
+        return any(waiter.is_served(through) for waiter in self._waiting)
+
+    def heard_awareness(self, message: Awareness) -> None:
+        """Somebody else at this document."""
+        if self._presence is not None:
+            self._presence.receive(message.payload, link=self._tie.source)
+
+    def heard_held(self, message: Held) -> None:
+        """Nobody asks yet who else holds it."""
+
+    def was_refused(self, refusal: Refusal) -> None:
+        """The remote brought what we do not let in; it stays out, the rest goes on."""
+        self.last_error = f"an update of the remote was refused: {refusal.error.reason}"
+
+    def channel_ended(self, code: int, reason: str) -> None:
+        """What follows is `_stay_in_step`'s."""
+        if self._channel_over is not None and not self._channel_over.done():
+            self._channel_over.set_result((code, reason))
+
+    # --- private -----------------------------------------------------------------------------
+
+    async def _clear_outbox(self, channel: Channel) -> None:
+        """Owe no more what the remote holds, and then tell who waits for that."""
+        try:
+            while channel is self._channel and self._is_worth_clearing(channel):
+                through = channel.holds_through()
+                if channel.has_confirmed_all:
+                    self._is_to_be_cleared = False
+                try:
+                    await self._shell.store.write(
+                        [ClearOutbox(self._tie.remote, self.document, through)]
+                    )
+                except BaseException:
+                    self._is_to_be_cleared = True
+                    raise
+                self._backoff.succeeded()
+                self._line.succeeded()
+                if channel.has_confirmed_all and not self._is_to_be_cleared:
+                    self._show_progress(Progress.IN_SYNC)
+                self._tell_those_who_wait_for(through)
+        except CrdtStateError as error:
+            self.last_error = str(error)
+            await asyncio.sleep(self._backoff.failed())
+        finally:
+            self._clearing = None
+        self.progressed()
+
+    def _tell_those_who_wait_for(self, through: Sequence) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.is_served(through):
+                self._waiting.append(waiter)
+            elif not waiter.told.done():
+                waiter.told.set_result(None)
+
+    def _show(self, payload: bytes) -> None:
+        channel, wire = self._channel, self._wire
+        if channel is not None and wire is not None and channel.number in wire.channels:
+            wire.show(channel.number, self._shell.store.replica_id, HOPS, payload)
+
+    def _greet(self) -> None:
+        greeting = None if self._presence is None else self._presence.greeting()
+        if greeting is not None:
+            self._show(greeting)
+
+    def _tell_waiters(self, error: Exception) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.told.done():
+                waiter.told.set_exception(error)
+
+    def _show_progress(self, progress: Progress) -> None:
+        if progress is not self.progress:
+            self.progress = progress
+            self._tie.changed()
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """Who waits for `synced`, until what was durable here at `target` is durable there."""
+
+    target: Sequence
+    told: asyncio.Future[None]
+    asked_on: Channel | None = None
+    """Where a barrier was asked for after the wait began; it is asked for again elsewhere."""
+    has_passed: bool = False
+
+    def is_served(self, through: Sequence) -> bool:
+        """Whether the remote holds what this waits for, and we what it held when asked."""
+        return self.has_passed and self.target <= through
+
+
+class _Keeper:
+    """Uses a document, so that it stays in use, and looks at nothing."""
+
+    def deliver(self, deltas: object) -> None:
+        """The channel sees to it."""
+
+    def refused(self, refusal: object) -> None:
+        """The channel sees to it."""
+
+    def lost(self, error: Exception, own_edits: object) -> None:
+        """The channel sees to it."""
+
+
+class _Fetching:
+    """Asks for all that a remote holds of one document, and brings nothing."""
+
+    def __init__(self, wire: PeerConnection, document: DocumentId) -> None:
+        self._wire = wire
+        self._number = wire.protocol.open(document, b"\x00")
+        self._updates: list[bytes] = []
+        self._expected: int | None = None
+        self._done: asyncio.Future[list[bytes] | None] = asyncio.get_running_loop().create_future()
+        wire.channels[self._number] = self
+        wire.touch()
+
+    async def fetch(self) -> list[bytes] | None:
+        """All of it, or None where the connection or the channel ended before."""
+        try:
+            return await self._done
+        finally:
+            if self._number in self._wire.channels:
+                self._wire.close_channel(self._number, 1000, "")
+
+    def hear(self, message: Said) -> None:
+        """The peer said something."""
+        if isinstance(message, State):
+            self._expected = message.updates
+        elif isinstance(message, Updates):
+            self._updates += message.updates
+            self._wire.protocol.grant(sum(map(len, message.updates)))
+            self._wire.touch()
+        if self._expected is not None and len(self._updates) >= self._expected:
+            self._finish(self._updates)
+
+    def ended(self, code: int, reason: str) -> None:
+        """It is not to be had."""
+        self._finish(None)
+
+    def send_some(self) -> bool:
+        """Nothing is brought."""
+        return False
+
+    def _finish(self, result: list[bytes] | None) -> None:
+        if not self._done.done():
+            self._done.set_result(result)
+
+
+def _nothing() -> None:
+    """Nothing is presented yet."""
+
+
+def _report(what: str, error: Exception) -> None:
+    asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error})

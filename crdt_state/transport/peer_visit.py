@@ -1,0 +1,271 @@
+"""One replica that has dialled us: its greeting, its token, and the documents it opens.
+
+The order of checks is that of the listener: the token, then for each document the right to read,
+then the document.  What is wrong with one document closes its channel, never the connection; what
+is wrong with the peer closes the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from crdt_state.errors import CrdtStateError, RemoteProtocolError, UpdateRefused
+from crdt_state.protocol.peer.conversation import CAPABILITIES, VERSION, Role, SyncProtocol
+from crdt_state.protocol.peer.messages import (
+    Authenticate,
+    Authenticated,
+    Hello,
+    Open,
+    Welcome,
+)
+from crdt_state.replica.admission import Author
+from crdt_state.replica.document_core import name_of
+from crdt_state.transport.channel import Channel
+from crdt_state.transport.peer_connection import PeerConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from crdt_state.identifiers import DocumentId
+    from crdt_state.protocol.peer.messages import Awareness, Held, Message
+    from crdt_state.replica.document_core import Refusal
+    from crdt_state.security.grant import Grant
+    from crdt_state.transport.connection import Connection
+    from crdt_state.transport.listener import Account, Listener
+    from crdt_state.transport.room import Room
+
+__all__ = ["PeerVisit"]
+
+EXPIRED = 4401
+FORBIDDEN = 4403
+VERSION_UNKNOWN = 4406
+TRY_AGAIN_LATER = 1013
+
+
+class PeerVisit:
+    """A conversation with a replica, from its greeting to its end."""
+
+    def __init__(self, listener: Listener, connection: Connection, token: str | None) -> None:
+        """`token` is one that the handshake brought; the greeting's counts before it."""
+        self._listener = listener
+        self._shell = listener.shell
+        self._connection = connection
+        self._token = token
+        self._grant: Grant | None = None
+        self._account: Account | None = None
+        self._name = ""
+        self._seats: dict[int, _Seat] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._expiry: asyncio.TimerHandle | None = None
+        limits = self._shell.limits
+        self.protocol = SyncProtocol(Role.LISTENER, limits)
+        self.wire = PeerConnection(connection, self.protocol, limits, received=self._received)
+
+    async def run(self) -> None:
+        """Talk until the end.  Raises `ConnectionEnded`, `RemoteError`, `CrdtStateError`."""
+        greeting = asyncio.get_running_loop().call_later(
+            self._shell.limits.handshake_seconds_max, self._give_up_waiting
+        )
+        try:
+            async for message in self.wire.messages():
+                greeting.cancel()
+                self._take(message)
+        finally:
+            greeting.cancel()
+            await self._end()
+
+    async def say_goodbye(self, code: int, reason: str) -> None:
+        """End the connection."""
+        await self._connection.close(code, reason)
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Hello():
+                self._greet(message)
+            case Authenticate(token):
+                self._renew(token)
+            case Open():
+                self._start_seat(message)
+            case _:
+                raise AssertionError("channels and credit are the connection's")
+
+    # --- who it is ---------------------------------------------------------------------------
+
+    def _greet(self, hello: Hello) -> None:
+        if not hello.version_min <= VERSION <= hello.version_max:
+            raise RemoteProtocolError(
+                f"this side speaks version {VERSION}, not {hello.version_min} to "
+                f"{hello.version_max}; update the older one",
+                code=VERSION_UNKNOWN,
+            )
+        now = self._shell.clock.wall()
+        self._grant = self._listener.authentication.grant(hello.token or self._token, now=now)
+        author = Author(self._grant.identity, may_relay=self._grant.may_relay)
+        self._name = name_of(author, self._connection.remote_address)
+        self._account = self._listener.arrive(self._name)
+        self._expire_later()
+        self.protocol.greet(
+            Welcome(
+                version=VERSION,
+                replica=self._shell.store.replica_id,
+                incarnation=self._shell.store.incarnation,
+                capabilities=tuple(c for c in CAPABILITIES if c in hello.capabilities),
+                message_bytes_max=self._shell.limits.message_bytes_max,
+                update_bytes_max=self._shell.limits.update_bytes_max,
+                credit=self._shell.limits.peer_credit_bytes,
+                expires_at=self._grant.expires_at or 0,
+            )
+        )
+        self.wire.touch()
+
+    def _renew(self, token: str) -> None:
+        """A fresh token: who it is stays the same; what it may do is looked at again."""
+        assert self._grant is not None  # noqa: S101 - the table lets nothing through before
+        grant = self._listener.authentication.grant(token, now=self._shell.clock.wall())
+        if grant.identity != self._grant.identity:
+            raise RemoteProtocolError("the new token is somebody else's", code=EXPIRED)
+        self._grant = grant
+        self._expire_later()
+        for seat in tuple(self._seats.values()):
+            seat.channel.author = self._author_at(seat.channel.document)
+            if not grant.may_read(seat.channel.document):
+                seat.channel.close(FORBIDDEN, "the new token gives no right to read it")
+        self.protocol.say(Authenticated(grant.expires_at or 0))
+        self.wire.touch()
+
+    def _author_at(self, document: DocumentId) -> Author:
+        grant = self._grant
+        assert grant is not None  # noqa: S101 - the table lets nothing through before
+        return Author(grant.identity, grant.may_write(document), grant.may_relay)
+
+    def _expire_later(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if self._grant is not None and self._grant.expires_at is not None:
+            seconds = (self._grant.expires_at - self._shell.clock.wall()) / 1_000_000
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(max(0.0, seconds), self._expire)
+
+    def _expire(self) -> None:
+        self._start(
+            self._connection.close(EXPIRED, "the token has expired; bring a new one"), "farewell"
+        )
+
+    def _give_up_waiting(self) -> None:
+        self._start(self._connection.close(4408, "nothing was said in time"), "farewell")
+
+    async def _received(self, size: int) -> None:
+        listener = self._listener
+        await listener.take_in(size, self._account)
+
+    # --- its documents -----------------------------------------------------------------------
+
+    def _start_seat(self, asked: Open) -> None:
+        self._start(self._seat(asked), f"channel {asked.channel}")
+
+    async def _seat(self, asked: Open) -> None:
+        grant = self._grant
+        assert grant is not None  # noqa: S101 - the table lets nothing through before
+        if not grant.may_read(asked.document):
+            reason = f"no right to read {asked.document!r}"
+            self.wire.close_channel(asked.channel, FORBIDDEN, reason)
+            return
+        seat = _Seat(self, asked)
+        self._seats[asked.channel] = seat
+        try:
+            seat.room = await self._listener.enter(asked.document, seat.sit_down)
+            await seat.channel.answer(asked.channel, asked.state_vector)
+        except (UpdateRefused, RemoteProtocolError) as error:
+            seat.leave(error.code, error.reason)
+        except CrdtStateError as error:
+            seat.leave(TRY_AGAIN_LATER, str(error))
+
+    def left(self, seat: _Seat) -> None:
+        """A channel is over."""
+        self._seats.pop(seat.number, None)
+        if seat.room is not None:
+            self._listener.leave_seat(seat.room, seat.channel.source)
+
+    def show(self, number: int, payload: bytes) -> None:
+        """Tell the peer who is at a channel's document."""
+        self.wire.show(number, self._shell.store.replica_id, 0, payload)
+
+    def new_channel(self, document: DocumentId, seat: _Seat) -> Channel:
+        """The channel of a seat."""
+        return Channel(
+            self._shell,
+            self.wire,
+            document,
+            seat,
+            source=self._shell.new_source(),
+            author=self._author_at(document),
+            name=self._name,
+        )
+
+    async def _end(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            if task.get_name() != "farewell":
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.wire.end()
+        for seat in tuple(self._seats.values()):
+            seat.channel.end()
+            self.left(seat)
+        if self._account is not None:
+            self._listener.depart(self._name)
+
+    def _start(self, work: Coroutine[object, object, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Seat:
+    """A channel's place at the document's room, where awareness is passed on."""
+
+    def __init__(self, visit: PeerVisit, asked: Open) -> None:
+        self.number = asked.channel
+        self.room: Room | None = None
+        self._visit = visit
+        self.channel = visit.new_channel(asked.document, self)
+
+    def sit_down(self, room: Room) -> None:
+        """Hear of who is here from now on."""
+        present = room.seat(self.channel.source, self._show)
+        if present is not None:
+            self._show(present)
+
+    def _show(self, payload: bytes) -> None:
+        self._visit.show(self.number, payload)
+
+    def leave(self, code: int, reason: str) -> None:
+        """Give the channel up before or while it begins."""
+        self._visit.wire.close_channel(self.number, code, reason)
+        self.channel.end()
+        self._visit.left(self)
+
+    # --- as the attendant of its channel -----------------------------------------------------
+
+    def progressed(self) -> None:
+        """Nothing is waited for here."""
+
+    def heard_awareness(self, message: Awareness) -> None:
+        """Pass it on to everyone at this document."""
+        if self.room is not None:
+            self.room.receive_awareness(self.channel.source, message.payload)
+
+    def heard_held(self, message: Held) -> None:
+        """A dialler is no relay of ours."""
+
+    def was_refused(self, refusal: Refusal) -> None:
+        """End the channel with the code and the reason."""
+        self.channel.close(refusal.error.code, refusal.error.reason)
+
+    def channel_ended(self, code: int, reason: str) -> None:
+        """Leave the room."""
+        self._visit.left(self)
