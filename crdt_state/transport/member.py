@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from crdt_state.limits import Limits
     from crdt_state.replica.admission import Author
-    from crdt_state.transport.connection import Connection
+    from crdt_state.transport.connection import Accepted
 
 __all__ = ["Member"]
 
@@ -32,13 +32,13 @@ class Member:
     yrs loses what it is given before something of the same client that comes earlier.
     """
 
-    def __init__(self, connection: Connection, source: int, author: Author) -> None:
+    def __init__(self, connection: Accepted, source: int, author: Author) -> None:
         self.connection = connection
         self.source = source
         self.author = author
         self.name = name_of(author, connection.remote_address)
         self.is_behind = False
-        self.farewell: asyncio.Task[None] | None = None
+        self.farewell: asyncio.Future[None] | None = None
         """Set when it was sent away: done when its connection is closed."""
         self._first_missed: dict[int, int] = {}
         self._has_missed_all = False

@@ -16,29 +16,30 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from crdt_state.errors import CrdtStateError, EngineFailed, UpdateMalformed, UpdateRefused
+from crdt_state.identifiers import path_of
 from crdt_state.model import engine
 from crdt_state.model.awareness import AwarenessRoom
 from crdt_state.protocol.ywebsocket import (
     AwarenessUpdate,
-    PermissionDenied,
     SyncStep1,
     encode,
     encode_update,
 )
 from crdt_state.replica.document_core import REPAIR
+from crdt_state.transport.farewell import Departure
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine, Sequence
+    from collections.abc import Awaitable, Collection, Sequence
 
     from crdt_state.identifiers import DocumentId
     from crdt_state.replica.document_core import Delta, Refusal
     from crdt_state.replica.shell import ReplicaShell
+    from crdt_state.transport.farewell import Farewells
     from crdt_state.transport.listener import Traffic
     from crdt_state.transport.member import Member
 
 __all__ = ["Room"]
 
-EXPIRED = 4401
 TOO_SLOW = 4408
 TRY_AGAIN_LATER = 1013
 MERGED_UPDATES_MAX = 256
@@ -52,7 +53,9 @@ NOTHING_NEW = encode(AwarenessUpdate(b"\x00"))
 class Room:
     """The members of one document; a subscriber of the replica."""
 
-    def __init__(self, document: DocumentId, shell: ReplicaShell, traffic: Traffic) -> None:
+    def __init__(
+        self, document: DocumentId, shell: ReplicaShell, traffic: Traffic, farewells: Farewells
+    ) -> None:
         self.document = document
         self.source = shell.new_source()
         self.members: dict[int, Member] = {}
@@ -64,8 +67,9 @@ class Room:
         """Whether the document fell out of use: nobody may join any more."""
         self._shell = shell
         self._traffic = traffic
+        self._farewells = farewells
         self._awareness = AwarenessRoom(limits=shell.limits)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
 
     # --- coming and going --------------------------------------------------------------------
 
@@ -225,14 +229,11 @@ class Room:
         if not self.is_here(member):
             return
         self.leave(member)
-        self._traffic.rejected += 4400 <= code < 4500
-        self._traffic.tokens_rejected += code == EXPIRED
-        if 4400 < code < 4500:
-            member.connection.send(encode(PermissionDenied(reason)))
-        member.farewell = self._start(member.connection.close(code, reason))
+        departure = Departure(member.name, path_of(self.document), code, reason)
+        member.farewell = self._start(self._farewells.say(member.connection, departure))
 
-    def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
+    def _start(self, work: Awaitable[None]) -> asyncio.Future[None]:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -14,6 +14,7 @@ from websockets.asyncio.connection import broadcast
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from crdt_state.transport.connection import ConnectionEnded
+from crdt_state.transport.intake import MeteredConnection
 
 if TYPE_CHECKING:
     import ssl
@@ -62,6 +63,12 @@ class WebSocketConnection:
         # Not a ping: its answer would wait behind whatever we have not read yet.
         with suppress(OSError):  # it is lost, and `receive` says why
             await self.wire.drain()
+
+    async def discard(self) -> None:
+        """Throw away whatever arrives; return when the connection has ended."""
+        if isinstance(self.wire, MeteredConnection):
+            self.wire.discard_messages()
+        await self.wire.wait_closed()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """The closing handshake, cut short when the peer does not take part in it."""

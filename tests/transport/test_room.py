@@ -24,6 +24,7 @@ from crdt_state.protocol.ywebsocket import (
 )
 from crdt_state.replica.admission import ANYONE
 from crdt_state.transport.connection import ConnectionEnded
+from crdt_state.transport.farewell import Farewells
 from crdt_state.transport.listener import Traffic
 from crdt_state.transport.member import Member
 from crdt_state.transport.memory import MemoryConnection, memory_pair
@@ -75,7 +76,8 @@ async def opened_room(
     limits: Limits = IMPATIENT, store: GatedStore | None = None
 ) -> AsyncIterator[tuple[Shell, Room]]:
     async with opened_shell(store, limits=limits, is_listening=True) as shell:
-        room = Room(NOTES, shell, Traffic())
+        traffic = Traffic()
+        room = Room(NOTES, shell, traffic, Farewells(limits, traffic))
         await shell.use(NOTES, room.source, room)
         yield shell, room
         await room.close(1000, "the end of the test")

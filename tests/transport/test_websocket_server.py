@@ -15,8 +15,9 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from crdt_state.clocks import WallTime
+from crdt_state.errors import TokenRejected
 from crdt_state.limits import Limits
-from crdt_state.protocol.ywebsocket import SyncStep1, Update, decode, encode
+from crdt_state.protocol.ywebsocket import PermissionDenied, SyncStep1, Update, decode, encode
 from crdt_state.security.grant import EVERYTHING, Grant
 from crdt_state.security.tokens import NoAuthentication
 from crdt_state.transport.connection import ConnectionEnded
@@ -24,7 +25,7 @@ from crdt_state.transport.listener import Listener
 from crdt_state.transport.origin import OriginRules
 from crdt_state.transport.websocket import WebSocketConnection, WebSocketDial
 from crdt_state.transport.websocket_server import Answer, Asked, WebSocketServer, _token
-from wired import IMPATIENT, GatedStore, opened_shell, turn, typed
+from wired import IMPATIENT, GatedStore, opened_shell, turn, typed, until
 
 SOCKETS = replace(IMPATIENT, close_seconds_max=1.0, drain_seconds_max=5.0)
 
@@ -283,3 +284,38 @@ async def test_waiting_for_a_drain_ends_with_the_connection() -> None:
         await turn(20)
         client.wire.transport.abort()
         await draining
+
+
+class Nobody:
+    """Grants nothing to anybody."""
+
+    def grant(self, token: str | None, *, now: WallTime) -> Grant:
+        raise TokenRejected("a token is required")
+
+
+async def test_what_the_refused_send_is_not_kept_and_they_hear_the_code() -> None:
+    limits = replace(SOCKETS, refused_close_seconds=60.0)
+    async with (
+        site(limits, Nobody()) as here,
+        connect(f"{here.url}/notes", max_queue=None) as wire,
+    ):
+        (ours,) = here.server._server.connections  # type: ignore[union-attr]
+        assert isinstance(decode(await wire.recv(decode=False)), PermissionDenied)
+        for _ in range(100):  # many more than the library lets wait
+            await wire.send(b"\0" * 100_000)
+        await (await wire.ping())
+        assert len(ours.recv_messages.frames) == 0
+        assert here.server._per_address.total() == 1
+        await here.server.drain()
+        with pytest.raises(ConnectionClosed) as caught:
+            await wire.recv()
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 4401
+
+
+async def test_a_refused_client_that_hangs_up_is_gone_at_once() -> None:
+    limits = replace(SOCKETS, refused_close_seconds=60.0)
+    async with site(limits, Nobody()) as here, connect(f"{here.url}/notes") as wire:
+        assert isinstance(decode(await wire.recv(decode=False)), PermissionDenied)
+        await wire.close()
+        await until(lambda: not here.listener.traffic.connections)
