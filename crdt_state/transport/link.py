@@ -54,11 +54,21 @@ class Refused(NamedTuple):
 class Link:
     """A replica's tie to one remote."""
 
-    def __init__(self, shell: ReplicaShell, remotes: Remotes, url: str, dial: Dial) -> None:
+    def __init__(
+        self,
+        shell: ReplicaShell,
+        remotes: Remotes,
+        url: str,
+        dial: Dial,
+        *,
+        closed: Callable[[Link], None],
+    ) -> None:
+        """For `Replica.connect`; `closed` is called when this begins to close."""
         self.remote = url.rstrip("/")
         self.source = shell.new_source()
         self._shell = shell
         self._remotes = remotes
+        self._closed = closed
         self._tie = Tie(
             self.remote, self.source, shell, remotes, dial, self.progress_changed, self._was_refused
         )
@@ -146,8 +156,13 @@ class Link:
             await asyncio.shield(self._end(document))
 
     async def close(self) -> None:
-        """Hang up.  What is not confirmed stays in the outbox for the next time."""
-        self._is_closed = True
+        """Hang up, for good; `Replica.connect` makes another.  A second call changes nothing.
+
+        What is not confirmed stays in the outbox for the next time.
+        """
+        if not self._is_closed:
+            self._is_closed = True
+            self._closed(self)
         self._shell.core.remote_left(self.remote, self.source)
         if self._begun is not None:
             self._begun.cancel()

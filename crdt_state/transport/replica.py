@@ -82,7 +82,6 @@ class Replica(ReplicaShell):
         """Hang up, make everything durable, let go of the file."""
         for link in tuple(self._links):
             await link.close()
-        self._links.clear()
         openings = tuple(self._opening.values())
         for opening in openings:
             opening.cancel()
@@ -148,7 +147,7 @@ class Replica(ReplicaShell):
         token: str | Callable[[], str] | None = None,
         dial: Dial | None = None,
     ) -> Link:
-        """Keep in step with the server at `url`, in the background, until `disconnect`.
+        """Keep in step with the server at `url`, in the background, until the link is closed.
 
         `token` is a bearer token, or a function that gives a fresh one for each connection.
         """
@@ -159,7 +158,8 @@ class Replica(ReplicaShell):
         if any(link.remote == url.rstrip("/") for link in self._links):
             raise DocumentClosed(f"already connected to {url}; disconnect that link first")
         self._remotes.check_room(url.rstrip("/"))
-        link = Link(self, self._remotes, url, dial or WebSocketDial(self.limits, token=token))
+        dial = dial or WebSocketDial(self.limits, token=token)
+        link = Link(self, self._remotes, url, dial, closed=self._links.remove)
         link.begin()
         self._links.append(link)
         for opened in self._open.values():
@@ -168,10 +168,8 @@ class Replica(ReplicaShell):
         return link
 
     async def disconnect(self, link: Link) -> None:
-        """End a link; the remote stays owed what it lacks, for the next time."""
-        if link in self._links:
-            self._links.remove(link)
-            await link.close()
+        """End a link, as `link.close` does; the remote stays owed what it lacks."""
+        await link.close()
 
     async def forget_remote(self, url: str) -> None:
         """Owe a remote nothing any more; to connect to it again is to begin anew.

@@ -143,6 +143,26 @@ async def test_one_link_to_a_remote_at_a_time() -> None:
         connected(replica, server)
 
 
+async def test_to_close_a_link_is_to_disconnect_it() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        link = connected(replica, server)
+        document = await replica.document("notes")
+        document.text("text").insert(0, "a")
+        await link.synced()
+        await link.close()
+        await link.close()
+        await edit(replica, "other", "opened while nobody is connected")
+        document.close()
+        await replica.let_go_of_closed()
+        assert replica._open == {}, "no link holds on to it"
+        again = connected(replica, server)
+        await link.close()
+        await replica.disconnect(link)
+        assert replica._links == [again], "whatever is done to the old one"
+        await again.synced()
+        assert server.shell.store.appended(OTHER) != []
+
+
 async def test_a_closed_document_is_let_go_once_it_is_in_step() -> None:
     async with opened_server() as server, opened_replica() as replica:
         link = connected(replica, server)
