@@ -98,7 +98,10 @@ class Link:
 
     @property
     def progress(self) -> Progress:
-        """How far the link is: as far as its slowest document."""
+        """How far the link is: as far as its slowest document.
+
+        Where it is `Progress.REFUSED`, the remote does not let us in; `last_error` says why.
+        """
         return self._progress
 
     @property

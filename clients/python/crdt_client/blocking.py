@@ -125,7 +125,7 @@ class BlockingLink:
 
     @property
     def progress(self) -> Progress:
-        """How far the link is: as far as its slowest document."""
+        """How far the link is, as `Link.progress` tells."""
         return self._thread.call(lambda: self.link.progress)
 
     @property
