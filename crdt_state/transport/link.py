@@ -135,7 +135,7 @@ class Link:
         open; of documents that are only owed, `refusals` tells.
         """
         if self._is_closed:
-            raise DocumentClosed("this link is closed")
+            raise DocumentClosed("this link is closed; `Replica.connect` makes another")
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         self.look_again()
@@ -149,7 +149,7 @@ class Link:
     def follow(self, document: DocumentId) -> Conversation:
         """Keep a document in step that somebody has open; a second call changes nothing."""
         if self._is_closed:
-            raise DocumentClosed("this link is closed")
+            raise DocumentClosed("this link is closed; `Replica.connect` makes another")
         self._turns.discard(document)
         return self._conversations.get(document) or self._converse(document)
 

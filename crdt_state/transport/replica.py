@@ -20,7 +20,7 @@ import secrets
 from typing import TYPE_CHECKING, Self
 
 from crdt_state.clocks import HybridClock, SystemClock
-from crdt_state.errors import DocumentClosed, LimitExceeded
+from crdt_state.errors import AlreadyConnected, LimitExceeded
 from crdt_state.identifiers import document_id
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.replica.open_document import OpenDocument
@@ -150,13 +150,15 @@ class Replica(ReplicaShell):
         """Keep in step with the server at `url`, in the background, until the link is closed.
 
         `token` is a bearer token, or a function that gives a fresh one for each connection.
+        Raises `ValueError` for what is no such address, `AlreadyConnected`, and `LimitExceeded`
+        beyond `Limits.remotes_max`.
         """
         if not url.startswith(("ws://", "wss://")):
             raise ValueError(
                 f"{url!r} is not the address of a server; it begins with ws:// or wss://"
             )
         if any(link.remote == url.rstrip("/") for link in self._links):
-            raise DocumentClosed(f"already connected to {url}; disconnect that link first")
+            raise AlreadyConnected(url.rstrip("/"))
         self._remotes.check_room(url.rstrip("/"))
         dial = dial or WebSocketDial(self.limits, token=token)
         link = Link(self, self._remotes, url, dial, closed=self._links.remove)
@@ -174,11 +176,11 @@ class Replica(ReplicaShell):
     async def forget_remote(self, url: str) -> None:
         """Owe a remote nothing any more; to connect to it again is to begin anew.
 
-        Raises `DocumentClosed` while connected to it, and `StoreError`.
+        Raises `AlreadyConnected` while connected to it, and `StoreError`.
         """
         remote = url.rstrip("/")
         if any(link.remote == remote for link in self._links):
-            raise DocumentClosed(f"connected to {url}; disconnect that link first")
+            raise AlreadyConnected(remote)
         await self._remotes.forget(remote)
 
     def _tie(self, link: Link, opened: OpenDocument) -> None:

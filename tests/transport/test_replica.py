@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from crdt_state.errors import (
+    AlreadyConnected,
     CrdtStateError,
-    DocumentClosed,
     InvalidDocumentId,
     LimitExceeded,
     StoreInUse,
@@ -136,7 +136,7 @@ async def test_what_is_no_document_id_and_no_address_is_refused() -> None:
 async def test_one_link_to_a_remote_at_a_time() -> None:
     async with opened_server() as server, opened_replica() as replica:
         link = connected(replica, server)
-        with pytest.raises(DocumentClosed, match="already connected"):
+        with pytest.raises(AlreadyConnected, match="close it first"):
             connected(replica, server)
         await replica.disconnect(link)
         await replica.disconnect(link)
@@ -274,7 +274,7 @@ async def test_a_forgotten_remote_is_owed_nothing_until_it_is_connected_again() 
         async with opened_replica(store) as one:
             link = connected(one, server)
             await link.synced()
-            with pytest.raises(DocumentClosed, match="disconnect"):
+            with pytest.raises(AlreadyConnected, match="close it first"):
                 await one.forget_remote("ws://server/")
             await one.disconnect(link)
             await edit(one, "notes", "a")
