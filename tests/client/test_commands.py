@@ -656,6 +656,8 @@ def test_version_says_of_what_it_is_built(folder: Path) -> None:
     (line,) = lines(run("version", "--json"))
     assert {"crdt-state", "python", "pycrdt"} <= line.keys()
     assert f"pycrdt {line['pycrdt']}" in run("version").stdout
+    assert run("--version").stdout == f"crdt-state {line['crdt-state']}\n"
+    assert run("--version").exit_code == 0
 
 
 # --- for the eye ------------------------------------------------------------------------------
