@@ -5,7 +5,7 @@ and written without waiting for anybody.  A peer that does not keep up is left o
 buffer is empty and then brought up to date from the document's state, or closed.
 
 1. Nobody is waited for, and what is written for one connection is bounded by
-   `Limits.peer_queue_bytes_max` beyond the state it asked for.
+   `Limits.peer_queue_bytes_max` beyond the state it asked for, or by one message.
 2. Whoever stays in the room has been sent all that was delivered, in an order that is safe.
 3. A connection that was sent away is not listened to any more.
 """
@@ -26,6 +26,7 @@ from crdt_state.protocol.ywebsocket import (
     encode_update,
 )
 from crdt_state.replica.document_core import REPAIR
+from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.transport.farewell import Departure
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class Room:
 
     def show_life(self) -> None:
         """Say something to everyone, so that nobody takes a quiet server for a dead one."""
-        self._send(self._keeping_up(self.members.values()), NOTHING_NEW)
+        members = self._keeping_up(self.members.values(), len(NOTHING_NEW))
+        self._send(members, NOTHING_NEW)
 
     # --- as a subscriber ---------------------------------------------------------------------
 
@@ -143,7 +145,7 @@ class Room:
     # --- sending -----------------------------------------------------------------------------
 
     def _send_updates(self, members: list[Member], deltas: Sequence[Delta]) -> None:
-        ready = self._keeping_up(members)
+        ready = self._keeping_up(members, sum(len(delta.update) for delta in deltas))
         if len(ready) < len(members):
             for member in members:
                 if member.is_behind:
@@ -175,15 +177,19 @@ class Room:
 
     def _send_to_others(self, author: Member, frame: bytes) -> None:
         others = [member for member in self.members.values() if member is not author]
-        self._send(self._keeping_up(others), frame)
+        self._send(self._keeping_up(others, len(frame)), frame)
 
     # --- those who are slow ------------------------------------------------------------------
 
-    def _keeping_up(self, members: Collection[Member]) -> list[Member]:
-        """Those that may be written to; who has fallen behind begins to be brought up to date."""
+    def _keeping_up(self, members: Collection[Member], size: int) -> list[Member]:
+        """Those to whom `size` bytes may be written; who may not, is brought up to date later."""
         most = self._shell.limits.peer_queue_bytes_max
         for member in members:
-            if not member.is_behind and member.connection.buffered_bytes > most:
+            if member.is_behind:
+                continue
+            waiting = member.connection.buffered_bytes
+            # A message beyond the bound goes to who has next to nothing waiting, and only there.
+            if waiting > most or (waiting > LARGE_BYTES and waiting + size > most):
                 member.is_behind = True
                 self._start(self._bring_up_to_date(member))
         return [member for member in members if not member.is_behind]

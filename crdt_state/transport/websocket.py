@@ -12,19 +12,24 @@ from typing import TYPE_CHECKING, Any
 from websockets.asyncio.client import connect
 from websockets.asyncio.connection import broadcast
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 
 from crdt_state.transport.connection import ConnectionEnded
 from crdt_state.transport.intake import MeteredConnection
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from websockets.asyncio.connection import Connection as LibraryConnection
 
     from crdt_state.limits import Limits
 
 __all__ = ["WebSocketConnection", "WebSocketDial", "send_to_all"]
+
+SHARED_BYTES_MIN = 64 * 1024
+"""What is smaller is cheaper to copy than to look after."""
 
 REASON_BYTES_MAX = 123  # a close frame's payload is 125 bytes, two of them the code
 
@@ -80,9 +85,18 @@ class WebSocketConnection:
             self.wire.transport.abort()
 
 
-def send_to_all(connections: Iterable[WebSocketConnection], message: bytes) -> None:
-    """Write one message to many without waiting for any of them."""
-    broadcast([connection.wire for connection in connections], message)
+def send_to_all(connections: Sequence[WebSocketConnection], message: bytes) -> None:
+    """Write one message to many without waiting for any of them; for accepted connections."""
+    wires = [connection.wire for connection in connections]
+    if len(wires) == 1 or len(message) < SHARED_BYTES_MIN:
+        broadcast(wires, message)
+        return
+    # The library makes a frame of its own for each, and those that nobody reads stay: 30 deaf
+    # peers would hold one large message 30 times.  A server's frames are alike for everyone.
+    frame = Frame(Opcode.BINARY, message).serialize(mask=False)
+    for wire in wires:
+        if wire.protocol.state is State.OPEN and not wire.transport.is_closing():
+            wire.transport.write(frame)
 
 
 class WebSocketDial:

@@ -246,6 +246,25 @@ async def test_awareness_for_who_does_not_read_is_bounded_too() -> None:
         assert present == AwarenessUpdate(entry(1, 299)), "the latest, once it reads again"
 
 
+async def test_a_large_message_is_not_put_behind_what_nobody_has_read() -> None:
+    limits = replace(NARROW, peer_queue_bytes_max=100_000)
+    async with opened_room(limits) as (shell, room):
+        ada, slow = Guest(room, shell), Guest(room, shell)
+        slow.heard()
+        for clock in range(1, 5):
+            room.receive_awareness(ada.member, entry(1, clock, f'"{"x" * 60_000}"'))
+        assert 60_000 < slow.ours.buffered_bytes < limits.peer_queue_bytes_max
+        assert slow.member.is_behind
+        slow.heard()
+        await turn()
+        (_, present) = slow.heard()
+        assert present == AwarenessUpdate(entry(1, 4, f'"{"x" * 60_000}"'))
+        for clock in range(5, 7):
+            room.receive_awareness(ada.member, entry(2, clock, f'"{"x" * 60_000}"'))
+            slow.heard()
+        assert not slow.member.is_behind, "who reads is sent large ones as they come"
+
+
 async def test_who_reads_again_is_brought_up_to_date_deletions_included() -> None:
     async with opened_room(NARROW) as (shell, room):
         ada, slow = Guest(room, shell), Guest(room, shell)

@@ -319,3 +319,39 @@ async def test_a_refused_client_that_hangs_up_is_gone_at_once() -> None:
         assert isinstance(decode(await wire.recv(decode=False)), PermissionDenied)
         await wire.close()
         await until(lambda: not here.listener.traffic.connections)
+
+
+async def test_what_many_do_not_read_is_held_once() -> None:
+    async with site() as here:
+        clients = [await connect(f"{here.url}/notes", max_size=None) for _ in range(3)]
+        for client in clients:
+            await greeted(client)
+        (room,) = here.listener.rooms.values()
+        members = list(room.members.values())
+        large = encode(Update(typed("x" * 8_000_000)))
+        written: list[bytes] = []
+        for member in members:
+            transport = member.connection.wire.transport  # type: ignore[union-attr,attr-defined]
+            write = transport.write
+            transport.write = lambda data, write=write: (written.append(data), write(data))
+        here.listener.traffic.write(members, large)
+        assert len({id(frame) for frame in written}) == 1 < len(written)
+        small = encode(Update(typed("small")))
+        here.listener.traffic.write(members, small)
+        for client in clients:
+            assert [await client.recv(), await client.recv()] == [large, small]
+            await client.close()
+
+
+async def test_a_large_message_to_many_skips_who_is_going() -> None:
+    async with site() as here:
+        one, other = await connect(f"{here.url}/notes"), await connect(f"{here.url}/notes")
+        await greeted(one)
+        await greeted(other)
+        (room,) = here.listener.rooms.values()
+        going, staying = room.members.values()
+        going.connection.wire.transport.abort()  # type: ignore[attr-defined]
+        large = encode(Update(typed("x" * 1_000_000)))
+        here.listener.traffic.write([going, staying], large)
+        assert await other.recv() == large
+        await other.close()
