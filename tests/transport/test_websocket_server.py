@@ -54,7 +54,7 @@ class Site:
 @asynccontextmanager
 async def site(limits: Limits = SOCKETS, authentication: Any = None) -> AsyncIterator[Site]:
     async def answer(asked: Asked) -> Answer | None:
-        if asked.target == "/":
+        if asked.target == "/" and asked.method == "GET":
             return Answer(200, (("Content-Type", "text/plain"),), b"okay")
         return None
 
@@ -96,6 +96,29 @@ async def test_plain_requests_are_answered_beside_websockets() -> None:
         answer = await http_get(here.port, "/")
         assert answer.startswith(b"HTTP/1.1 200")
         assert answer.endswith(b"\r\n\r\nokay")
+        async with connect(f"{here.url}/notes") as wire:
+            await greeted(wire)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000,
+        b"PUT /notes HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"DELETE /notes HTTP/1.0\r\n\r\n",
+    ],
+)
+async def test_what_would_change_something_is_answered_and_its_body_not_kept(
+    request_: bytes,
+) -> None:
+    async with site() as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+        writer.write(request_)
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\n")
+        assert here.server.intake.unfinished_bytes == 0
+        writer.close()
+        await until(lambda: here.server._per_address.total() == 0)
         async with connect(f"{here.url}/notes") as wire:
             await greeted(wire)
 
