@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from crdt_state.clocks import HybridClock, ManualClock
     from crdt_state.errors import (
+        AlreadyConnected,
         CrdtStateError,
         DocumentClosed,
         EditNotStored,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from crdt_state.transport.replica import Replica
 
 __all__ = [
+    "AlreadyConnected",
     "AwarenessChange",
     "ClientId",
     "Codec",
@@ -127,6 +129,7 @@ __all__ = [
 _NAMES_OF = {
     "clocks": ["HybridClock", "ManualClock"],
     "errors": [
+        "AlreadyConnected",
         "CrdtStateError",
         "DocumentClosed",
         "EditNotStored",

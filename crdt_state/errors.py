@@ -7,6 +7,7 @@
     │   ├── RootTypeConflict            (TypeError) one root used as two types
     │   ├── InvalidDocumentId           (ValueError) not a document id
     │   ├── DocumentClosed              the document, replica or transaction has ended
+    │   ├── AlreadyConnected            a replica has one link to a remote
     │   ├── InvalidPattern              (ValueError) not a pattern of document ids
     │   ├── KeyNotUsable                (ValueError) no key that tokens could be checked with
     │   ├── SettingsRefused             (ValueError) settings that a server cannot start with
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "AlreadyConnected",
     "CrdtStateError",
     "DemonstrationFailed",
     "DependsOnRefused",
@@ -136,6 +138,17 @@ class InvalidDocumentId(UsageError, ValueError):
 
 class DocumentClosed(UsageError):
     """Used after its end."""
+
+
+class AlreadyConnected(UsageError):
+    """A replica has one link to a remote: use that one, or close it first."""
+
+    def __init__(self, remote: str) -> None:
+        super().__init__(
+            f"this replica is connected to {remote} already; use the link that `connect` gave, "
+            f"or close it first"
+        )
+        self.remote = remote
 
 
 class InvalidPattern(UsageError, ValueError):

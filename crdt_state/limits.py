@@ -104,6 +104,8 @@ class Limits:
     remotes_max: int = 64
     reconnect_seconds_min: float = 0.1
     reconnect_seconds_max: float = 30.0
+    # How long who is refused is kept before the close (transport/farewell).
+    refused_close_seconds: float = 1.0
     close_seconds_max: float = 5.0
     drain_seconds_max: float = 10.0
 

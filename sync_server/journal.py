@@ -1,4 +1,4 @@
-"""Turns what the replica tells into metrics and log lines, and reads what it only counts."""
+"""Turns what replica and listener tell into metrics and log lines; reads what they count."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from sync_server.sparing import Sparing
+
 if TYPE_CHECKING:
+    from crdt_state.clocks import Clock
     from crdt_state.errors import StoreError
     from crdt_state.identifiers import DocumentId
     from crdt_state.replica.core import Batch
     from crdt_state.replica.document_core import Refusal
     from crdt_state.replica.shell import ReplicaShell
     from crdt_state.replica.workers import WorkerProcesses
+    from crdt_state.transport.farewell import Departure
     from crdt_state.transport.listener import Listener
     from crdt_state.transport.websocket_server import WebSocketServer
     from sync_server.metrics import ServerMetrics
@@ -23,10 +27,12 @@ log = structlog.get_logger("replica")
 
 
 class Journal:
-    """Turns what the replica tells into metrics and log lines."""
+    """Turns what the replica and the listener tell into metrics and log lines."""
 
-    def __init__(self, metrics: ServerMetrics) -> None:
+    def __init__(self, metrics: ServerMetrics, clock: Clock) -> None:
         self._metrics = metrics
+        self._clock = clock
+        self._departures = Sparing()
 
     def committed(self, batch: Batch, seconds: float) -> None:
         """Count a commit."""
@@ -68,6 +74,20 @@ class Journal:
         """Say that a split pair was made whole."""
         self._metrics.repaired()
         log.info("split surrogate pairs repaired", document=document)
+
+    def sent_away(self, departure: Departure) -> None:
+        """Say who was refused, and why; sparingly, because a program comes back for ever."""
+        reported = self._departures.report((departure.name, departure.code), self._clock.now())
+        if reported is not None:
+            log.warning(
+                "connection refused",
+                peer=departure.name,
+                path=departure.path,
+                code=departure.code,
+                reason=departure.reason,
+                again=reported.again,
+                others=reported.others,
+            )
 
 
 def readings(

@@ -68,6 +68,7 @@ class Server:
         if store.is_new_incarnation:
             log.warning("this file was copied or restored: it goes on as a new incarnation")
         metrics = ServerMetrics()
+        journal = Journal(metrics, clock)
         workers = WorkerProcesses(limits, count=settings.workers)
         shell = ReplicaShell(
             store,
@@ -76,10 +77,10 @@ class Server:
             clock=clock,
             random=dice,
             is_listening=True,
-            witness=Journal(metrics),
+            witness=journal,
         )
         async with shell:
-            listener = Listener(shell, authentication)
+            listener = Listener(shell, authentication, sent_away=journal.sent_away)
             endpoints = Endpoints(
                 ShellLibrary(shell),
                 authentication,

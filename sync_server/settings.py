@@ -328,7 +328,8 @@ def unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
     found = []
     for variable in sorted(environment):
         if variable.startswith(PREFIX) and variable.upper() not in known:
-            hint = _suggestion(variable, known)
+            bare = BARE_VARIABLES.get(variable.removeprefix(PREFIX).lower())
+            hint = f"; it is called {bare}" if bare else _suggestion(variable, known)
             found.append(f"{variable} is no setting and has no effect{hint}")
     return tuple(found)
 

@@ -48,6 +48,7 @@ IMPATIENT = replace(
     confirm_seconds=0.0,
     reconnect_seconds_min=0.0,
     reconnect_seconds_max=0.0,
+    refused_close_seconds=0.0,
     close_seconds_max=0.0,
 )
 """Every wait that only spares the network takes no time."""

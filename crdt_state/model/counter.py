@@ -21,9 +21,11 @@ from crdt_state.model.engine import NativeMap
 from crdt_state.model.values import INTEGER_MAX, to_stored
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from crdt_state.model.container import Owner
 
-__all__ = ["Counter", "CounterEvent"]
+__all__ = ["Counter", "CounterEvent", "sum_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,11 @@ class Counter(Container[NativeMap, CounterEvent]):
         before = self._entries.get(key, _Entry())
         self._entries[key] = entry
         self._value += entry.difference - before.difference
+
+
+def sum_of(entries: Mapping[str, Any]) -> int:
+    """What the map of a counter's root comes to."""
+    return sum(_entry_from(entry).difference for entry in entries.values())
 
 
 def _counted(entry: _Entry, amount: int) -> _Entry:

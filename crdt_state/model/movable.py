@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from crdt_state.model.container import Owner
     from crdt_state.model.values import Codec
 
-__all__ = ["MovableList"]
+__all__ = ["MovableList", "elements_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +362,11 @@ def _shown_in(rows: Sequence[_Row | None]) -> list[_Shown]:
         for element, one in _deciding_in(rows).items()
     ]
     return sorted(shown, key=_place)
+
+
+def elements_of(rows: Sequence[Any]) -> list[Any]:
+    """What the rows of a movable list come to: its values in their order."""
+    return [shown.row.value for shown in _shown_in([_row_from(row) for row in rows])]
 
 
 def _place(shown: _Shown) -> int:

@@ -27,10 +27,19 @@ from crdt_state.model.rows import Rows
 from crdt_state.model.values import from_stored, identity_of, to_stored
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from crdt_state.model.container import Owner
     from crdt_state.model.values import Codec
 
-__all__ = ["LwwRegister", "MultiValueEvent", "MultiValueRegister", "RegisterEvent"]
+__all__ = [
+    "LwwRegister",
+    "MultiValueEvent",
+    "MultiValueRegister",
+    "RegisterEvent",
+    "distinct",
+    "latest_of",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +121,7 @@ class LwwRegister(Container[NativeArray, RegisterEvent]):
         )
 
     def _shown(self) -> _Written | None:
-        writes = [row for row in self._rows.values if row is not None]
-        return max(writes, key=lambda write: write.stamp, default=None)
+        return _latest(self._rows.values)
 
     def _seen(self, write: _Written | None) -> Any:
         return None if write is None else from_stored(write.value, codec=self._codec)
@@ -161,7 +169,7 @@ class MultiValueRegister(Container[NativeArray, MultiValueEvent]):
         """See `Container`."""
         self._rows.settle(change, is_own=cause.is_local and not cause.is_undo)
         before, self._told = self._told, tuple(self._rows.values)
-        if identity_of(_distinct(before)) == identity_of(_distinct(self._told)):
+        if identity_of(distinct(before)) == identity_of(distinct(self._told)):
             return None
         return MultiValueEvent(
             old=self._seen(before),
@@ -171,11 +179,23 @@ class MultiValueRegister(Container[NativeArray, MultiValueEvent]):
         )
 
     def _seen(self, rows: list[Any] | tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(from_stored(value, codec=self._codec) for value in _distinct(rows))
+        return tuple(from_stored(value, codec=self._codec) for value in distinct(rows))
 
 
-def _distinct(rows: list[Any] | tuple[Any, ...]) -> list[Any]:
+def latest_of(rows: list[Any]) -> Any:
+    """What the rows of a register come to: the value that shows, or None."""
+    written = _latest(map(_written_from, rows))
+    return None if written is None else written.value
+
+
+def distinct(rows: list[Any] | tuple[Any, ...]) -> list[Any]:
+    """The different values of a multi-value register's rows, in their order."""
     return list({identity_of(value): value for value in reversed(rows)}.values())[::-1]
+
+
+def _latest(rows: Iterable[_Written | None]) -> _Written | None:
+    writes = [row for row in rows if row is not None]
+    return max(writes, key=lambda write: write.stamp, default=None)
 
 
 def _as_is(row: Any) -> Any:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from crdt_state.clocks import WallTime
     from crdt_state.identifiers import DocumentId
 
-__all__ = ["Access", "Right", "Grant", "ANONYMOUS", "EVERYTHING", "pattern_of"]
+__all__ = ["Access", "Right", "Grant", "EVERYTHING", "pattern_of"]
 
 STAR = "*"
 ANY_DEPTH = "**"
@@ -125,10 +125,6 @@ class Grant:
             right.access is Access.WRITE and right.covers_parts(parts) for right in self.rights
         )
 
-    def is_expired(self, now: WallTime) -> bool:
-        """Whether the grant has ended."""
-        return self.expires_at is not None and now >= self.expires_at
-
     def prefixes(self, asked: str = "") -> tuple[str, ...]:
         """Prefixes, sorted and none within another, of whatever may be read below `asked`.
 
@@ -203,8 +199,5 @@ def _part_matches(pieces: tuple[str, ...], part: str) -> bool:
 
 
 # Here, because making a right needs the functions above.
-ANONYMOUS = Grant(identity=None, rights=())
-"""Nothing: what somebody has who has not said who they are."""
-
 EVERYTHING = Grant(identity=None, rights=(Right(ANY_DEPTH, Access.WRITE),), may_relay=True)
 """Every document: what everybody has where authentication is off."""

@@ -84,8 +84,9 @@ class Sidecar:
             holder = self._holder()
             os.close(self._file)
             raise StoreInUse(
-                f"{store} is already open{holder}; stop the other one, connect to it instead, or "
-                f"open the store with read_only=True"
+                f"{store} is already open{holder}, and a file has one user at a time: close it "
+                f"there, or open another file and let both connect to one server; `crdt-state "
+                f"list`, `show` and `dump` read beside whoever has it open"
             ) from None
         except OSError as error:
             os.close(self._file)

@@ -29,9 +29,15 @@ __all__ = ["Exchange", "Progress"]
 
 
 class Progress(Enum):
-    """How far a document is with its remote."""
+    """How far a document is with its remote, the least first."""
 
     OFFLINE = "offline"
+    REFUSED = "refused"
+    """The remote answers and does not let us in: bring another token, or ask a person there.
+
+    The link goes on trying, and this stays until the remote lets us in or cannot be reached;
+    its `last_error` has the remote's reason.
+    """
     CONNECTING = "connecting"
     CATCHING_UP = "catching up"
     IN_SYNC = "in sync"

@@ -138,7 +138,8 @@ class Channel:
         self._sent_not_applied: deque[_Sent] = deque()
         self._shortfall = Shortfall(source, shell.limits)
         self._is_behind = True
-        self._has_begun = False
+        self.has_begun = False
+        """Whether the peer has told us what it holds: it lets us in."""
         self._catching_up: asyncio.Task[None] | None = None
         self._barriers: deque[asyncio.Future[None]] = deque()
         """Those that we asked for, in their order."""
@@ -173,7 +174,7 @@ class Channel:
         self.number = number
         self._wire.channels[number] = self
         await self._use()
-        self._has_begun = True
+        self.has_begun = True
         vector = await self._read_vector(state_vector)
         await self._catch_up(vector, is_answer=True)
 
@@ -224,7 +225,7 @@ class Channel:
         """Send on what others brought."""
         if self._undecided and self._undecided[0][0] <= self._settled:
             self._acknowledge()  # something that waited may have been let in
-        if not self._has_begun:
+        if not self.has_begun:
             return  # the exchange of states covers it
         news = [delta for delta in deltas if delta.source != self.source]
         if not news:
@@ -261,8 +262,9 @@ class Channel:
                 self._was_acknowledged(durable, applied)
             case State(_, state_vector, updates):
                 self._to_receive = updates
-                self._has_begun = True
+                self.has_begun = True
                 self._start(self._begin(state_vector))
+                self._attendant.progressed()
                 if not updates:
                     self._settle_soon()
             case Awareness():
@@ -285,7 +287,7 @@ class Channel:
     def send_some(self) -> bool:
         """Send a batch of what waits; whether more waits."""
         if not self._queue:
-            if self._is_behind and self._has_begun and self._catching_up is None:
+            if self._is_behind and self.has_begun and self._catching_up is None:
                 self._catching_up = self._start(self._come_back())
             return False
         batch: list[bytes] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["Connection", "ConnectionEnded", "Dial"]
+__all__ = ["Accepted", "Connection", "ConnectionEnded", "Dial"]
 
 
 class ConnectionEnded(Exception):
@@ -42,6 +42,13 @@ class Connection(Protocol):
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye and end; `receive` raises from now on."""
+
+
+class Accepted(Connection, Protocol):
+    """A connection that came to us, and may have to be sent away."""
+
+    async def discard(self) -> None:
+        """Throw away whatever arrives; return when the connection has ended."""
 
 
 class Dial(Protocol):

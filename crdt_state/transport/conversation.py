@@ -62,10 +62,11 @@ REMOTE = Author(identity=None, may_write=True, may_relay=True)
 """A remote that we chose to connect to relays what many wrote."""
 
 TOO_LARGE, MALFORMED, DEPENDS_ON_REFUSED = 4413, 4422, 4424
-FORBIDDEN, NO_DOCUMENT, SET_ASIDE = 4403, 4404, 4423
+EXPIRED, FORBIDDEN, NO_DOCUMENT, SET_ASIDE, TOO_MANY = 4401, 4403, 4404, 4423, 4429
 
 REFUSES_WHAT_WE_BRING = frozenset({TOO_LARGE, MALFORMED, DEPENDS_ON_REFUSED})
 REFUSES_THE_DOCUMENT = frozenset({NO_DOCUMENT, SET_ASIDE})
+REFUSES_US = frozenset({EXPIRED, FORBIDDEN, TOO_MANY}) | REFUSES_THE_DOCUMENT
 
 
 class Tie(NamedTuple):
@@ -165,19 +166,22 @@ class Conversation:
         if self._behind is not None:
             await asyncio.wait([self._behind])  # both are the link's one user of the document
         while True:
-            self._show(Progress.CONNECTING)
-            seconds = await self._try_once()
-            self._show(Progress.OFFLINE)
+            self._show_attempt(Progress.CONNECTING)
+            self.progress, seconds = await self._try_once()
+            self._tie.changed()
             await asyncio.sleep(seconds)
 
-    async def _try_once(self) -> float:
-        """Connect and talk for as long as it goes; how long to wait then, in seconds."""
+    async def _try_once(self) -> tuple[Progress, float]:
+        """Connect and talk for as long as it goes; what it came to, and how long to wait then."""
         limits = self._shell.limits
+        progress = Progress.OFFLINE
         self.unwelcome_seconds = None
         try:
             await self._dial_and_talk()
         except ConnectionEnded as ended:
             self.last_error = str(ended)
+            if ended.code in REFUSES_US:
+                progress = Progress.REFUSED
             if ended.code == FORBIDDEN:
                 # Another token may bring the right.
                 self.unwelcome_seconds = limits.reconnect_seconds_max
@@ -185,7 +189,7 @@ class Conversation:
                 # Asking again soon cannot help; a person may have helped by much later.
                 seconds = self._shell.random.uniform(0.5, 1.0) * limits.refused_seconds
                 self.unwelcome_seconds = seconds
-                return seconds
+                return progress, seconds
         except (OSError, CrdtStateError) as error:
             self.last_error = str(error) or type(error).__name__
         except Exception as error:
@@ -193,7 +197,7 @@ class Conversation:
             # edits unsent without a word.
             self.last_error = repr(error)
             _report(f"the link to {self._url} failed and goes on", error)
-        return self._backoff.failed()
+        return progress, self._backoff.failed()
 
     async def _dial_and_talk(self) -> None:
         connection = await self._tie.dial(self._url)
@@ -265,7 +269,7 @@ class Conversation:
         self._connection = connection
         self._exchange = Exchange(self._shell.limits)
         self._state_bytes = 0
-        self._show(Progress.CATCHING_UP)
+        self._show_attempt(Progress.CATCHING_UP)
         self._exchange.begin()
         connection.send(encode(SyncStep1(self._vector())))
         self._greet()
@@ -276,6 +280,8 @@ class Conversation:
     async def _take(self, connection: Connection, message: Message) -> None:
         match message:
             case SyncStep1(state_vector):
+                if self.progress is Progress.REFUSED:
+                    self._show(Progress.CATCHING_UP)  # nobody says that to who may not come in
                 await self._send_what_lacks(connection, state_vector)
             case SyncStep2(update):
                 for part in await self._parts_of(update):
@@ -460,6 +466,14 @@ class Conversation:
     def _vector(self) -> bytes:
         known = self._shell.core.get(self.document)
         return b"\x00" if known is None else known.head.state_vector()
+
+    def _show_attempt(self, progress: Progress) -> None:
+        """Show that we try, but where the last word was a no: that stands until there is another.
+
+        A handshake succeeds whoever we are, so by itself it says nothing.
+        """
+        if self.progress is not Progress.REFUSED:
+            self._show(progress)
 
     def _show(self, progress: Progress) -> None:
         if progress is not self.progress:

@@ -80,6 +80,7 @@ class MeteredConnection(ServerConnection):
         self._has_turn_coming = False
         self._unfinished_bytes = 0
         self._untaken_bytes = 0
+        self._is_discarding = False
         super().connection_made(transport)
         self.recv_messages.resume = self._go_on
 
@@ -107,6 +108,8 @@ class MeteredConnection(ServerConnection):
     def process_event(self, event: Any) -> None:
         """Count what is complete and waits to be taken."""
         if isinstance(event, Frame) and event.opcode in DATA_OPCODES:
+            if self._is_discarding:
+                return
             self._untaken_bytes += len(event.data)
         super().process_event(event)
 
@@ -115,6 +118,11 @@ class MeteredConnection(ServerConnection):
         message = await super().recv(decode)
         self._untaken_bytes = max(0, self._untaken_bytes - len(message))
         return message
+
+    def discard_messages(self) -> None:
+        """Keep nothing of what arrives from now on; pings and the closing handshake go on."""
+        self._is_discarding = True
+        self._go_on()
 
     def take_turn(self) -> None:
         """Parse a slice of what has arrived."""
@@ -152,7 +160,8 @@ class MeteredConnection(ServerConnection):
         if self.protocol.state is State.CONNECTING:
             return False
         written = cast("asyncio.WriteTransport", self.transport).get_write_buffer_size()
-        return self.recv_messages.paused or written > self.intake.limits.peer_queue_bytes_max
+        is_full = self.recv_messages.paused and not self._is_discarding
+        return is_full or written > self.intake.limits.peer_queue_bytes_max
 
     def _count_unfinished(self, size: int) -> None:
         self.intake.unfinished_bytes += size - self._unfinished_bytes

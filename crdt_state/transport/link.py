@@ -73,22 +73,25 @@ class Link:
         url: str,
         dial: Dial,
         *,
+        closed: Callable[[Link], None],
         wire: Wire = Wire.REPLICA,
         token: str | Callable[[], str] | None = None,
     ) -> None:
-        """`token` is said in the greeting of our protocol; over y-websocket `dial` brings it."""
+        """For `Replica.connect`; `closed` is called when this begins to close.
+
+        `token` is said in the greeting of our own protocol; over y-websocket `dial` brings it.
+        """
         self.remote = url.rstrip("/")
         self.source = shell.new_source()
         self._shell = shell
         self._remotes = remotes
+        self._closed = closed
         self._tie = Tie(
             self.remote, self.source, shell, remotes, dial, self.progress_changed, self._was_refused
         )
         self._line: PeerLine | None = None
         if wire is Wire.REPLICA:
-            self._line = PeerLine(
-                shell, self.remote, dial, token=token, changed=self.progress_changed
-            )
+            self._line = PeerLine(shell, self.remote, dial, token=token, changed=self._line_changed)
         self._conversations: dict[DocumentId, Conversation | PeerConversation] = {}
         self._turns: set[DocumentId] = set()
         """Of the conversations, those about documents that are only owed."""
@@ -117,7 +120,10 @@ class Link:
 
     @property
     def progress(self) -> Progress:
-        """How far the link is: as far as its slowest document."""
+        """How far the link is: as far as its slowest document.
+
+        Where it is `Progress.REFUSED`, the remote does not let us in; `last_error` says why.
+        """
         return self._progress
 
     @property
@@ -153,7 +159,7 @@ class Link:
         open; of documents that are only owed, `refusals` tells.
         """
         if self._is_closed:
-            raise DocumentClosed("this link is closed")
+            raise DocumentClosed("this link is closed; `Replica.connect` makes another")
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         self.look_again()
@@ -167,7 +173,7 @@ class Link:
     def follow(self, document: DocumentId) -> Conversation | PeerConversation:
         """Keep a document in step that somebody has open; a second call changes nothing."""
         if self._is_closed:
-            raise DocumentClosed("this link is closed")
+            raise DocumentClosed("this link is closed; `Replica.connect` makes another")
         self._turns.discard(document)
         return self._conversations.get(document) or self._converse(document)
 
@@ -177,8 +183,13 @@ class Link:
             await asyncio.shield(self._end(document))
 
     async def close(self) -> None:
-        """Hang up.  What is not confirmed stays in the outbox for the next time."""
-        self._is_closed = True
+        """Hang up, for good; `Replica.connect` makes another.  A second call changes nothing.
+
+        What is not confirmed stays in the outbox for the next time.
+        """
+        if not self._is_closed:
+            self._is_closed = True
+            self._closed(self)
         self._shell.core.remote_left(self.remote, self.source)
         if self._begun is not None:
             self._begun.cancel()
@@ -330,6 +341,12 @@ class Link:
                 except Exception as error:
                     # An application's own trouble; the link goes on.
                     _report(f"a callback on the link to {self.remote} failed", error)
+
+    def _line_changed(self) -> None:
+        for talk in tuple(self._conversations.values()):
+            if isinstance(talk, PeerConversation):
+                talk.line_changed()
+        self.progress_changed()
 
     def _was_refused(self, refused: EditRefused) -> None:
         size = sum(map(len, refused.updates))

@@ -3,7 +3,8 @@
 The order of checks is the order of cost: bounds per address and of time when a socket arrives,
 `Host` and `Origin` when its request has been read, the token, the right to read, and only then
 the document.  Every refusal after the handshake is a close code of 4400 to 4499 with a reason,
-because a browser's program cannot see the status of a handshake that failed.
+because a browser's program cannot see the status of a handshake that failed (how it is said:
+`farewell`).
 
 1. A step 1 is answered when everything that came before it on its connection is durable, from
    durable rows, or not at all.
@@ -40,11 +41,13 @@ from crdt_state.protocol.ywebsocket import (
     decode,
     encode,
 )
-from crdt_state.replica.admission import Author
+from crdt_state.replica.admission import ANYONE, Author
+from crdt_state.replica.document_core import name_of
 from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.security.rate import Rate
 from crdt_state.transport.budget import Budget
-from crdt_state.transport.connection import Connection, ConnectionEnded
+from crdt_state.transport.connection import Accepted, ConnectionEnded
+from crdt_state.transport.farewell import Departure, Farewells
 from crdt_state.transport.member import Member
 from crdt_state.transport.peer_visit import PeerVisit
 from crdt_state.transport.room import Room
@@ -73,6 +76,8 @@ EXPIRED = 4401
 FORBIDDEN = 4403
 NOT_A_DOCUMENT = 4404
 TOO_MANY = 4429
+
+GOODBYE = "the server is going down; reconnect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,34 +125,50 @@ class Listener:
         authentication: Authentication,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sent_away: Callable[[Departure], None] = lambda _: None,
     ) -> None:
-        """`sleep` is how time passes for who brings too much, and between signs of life."""
+        """A listener without connections.
+
+        `sleep` is how time passes for who brings too much or is refused, and between signs of
+        life.  `sent_away` is told of everyone who is refused; it must not raise.
+        """
         self.traffic = Traffic()
         self.rooms: dict[DocumentId, Room] = {}
         self.shell = shell
         self._sleep = sleep
         self.authentication = authentication
+        self._farewells = Farewells(shell.limits, self.traffic, sleep=sleep, sent_away=sent_away)
         self._visits: dict[PeerVisit, None] = {}
         self._accounts: dict[str, Account] = {}
         self._large_answers = Budget(shell.limits.large_answers_bytes_max)
         self._one_at_a_time = asyncio.Lock()
         self._is_draining = False
 
-    async def converse(self, connection: Connection, visit: Visit) -> None:
+    async def converse(self, connection: Accepted, visit: Visit) -> None:
         """One conversation from its beginning to its end; never raises for what a peer did."""
         self.traffic.connections += 1
         self.traffic.connections_total += 1
+        name = name_of(ANYONE, connection.remote_address)
         try:
-            await self._converse(connection, visit)
+            if self._is_draining:
+                raise RemoteProtocolError(GOODBYE, code=GOING_AWAY)
+            if visit.path == PEER_PATH:
+                await self._receive_replica(connection, visit)
+                return
+            grant = self.authentication.grant(visit.token, now=self.shell.clock.wall())
+            # As soon as it is known, so that what follows is reported under it.
+            anywhere = Author(grant.identity, may_relay=grant.may_relay)
+            name = name_of(anywhere, connection.remote_address)
+            await self._converse(connection, visit, grant)
         except ConnectionEnded:
             pass  # the ordinary end
         except (RemoteError, InvalidDocumentId) as error:
             code = NOT_A_DOCUMENT if isinstance(error, InvalidDocumentId) else _code_of(error)
-            self.traffic.rejected += code != GOING_AWAY
-            self.traffic.tokens_rejected += code == EXPIRED
-            if visit.path != PEER_PATH and 4400 < code < 4500:
-                connection.send(encode(PermissionDenied(str(error))))
-            await connection.close(code, str(error))
+            departure = Departure(name, visit.path, code, str(error))
+            if visit.path == PEER_PATH:
+                await self._farewells.say_to_replica(connection, departure)
+            else:
+                await self._farewells.say(connection, departure)
         except CrdtStateError as error:
             # Our store's, our workers' or our engine's; the peer may come again.
             await connection.close(TRY_AGAIN_LATER, str(error))
@@ -164,29 +185,25 @@ class Listener:
     async def drain(self) -> None:
         """Let nobody in any more, make everything durable, say goodbye."""
         self._is_draining = True
+        self._farewells.cut_short()
         await self.shell.flush()
         rooms = tuple(self.rooms.values())
-        goodbye = "the server is going down; reconnect"
         await asyncio.gather(
-            *(room.close(GOING_AWAY, goodbye) for room in rooms),
-            *(visit.say_goodbye(GOING_AWAY, goodbye) for visit in tuple(self._visits)),
+            *(room.close(GOING_AWAY, GOODBYE) for room in rooms),
+            *(visit.say_goodbye(GOING_AWAY, GOODBYE) for visit in tuple(self._visits)),
         )
 
     # --- one conversation --------------------------------------------------------------------
 
-    async def _converse(self, connection: Connection, visit: Visit) -> None:
-        if self._is_draining:
-            await connection.close(GOING_AWAY, "the server is going down; reconnect")
-            return
-        if visit.path == PEER_PATH:
-            peer = PeerVisit(self, Counted(connection, self.traffic), visit.token)
-            self._visits[peer] = None
-            try:
-                await peer.run()
-            finally:
-                self._visits.pop(peer, None)
-            return
-        grant = self.authentication.grant(visit.token, now=self.shell.clock.wall())
+    async def _receive_replica(self, connection: Accepted, visit: Visit) -> None:
+        peer = PeerVisit(self, Counted(connection, self.traffic), visit.token)
+        self._visits[peer] = None
+        try:
+            await peer.run()
+        finally:
+            self._visits.pop(peer, None)
+
+    async def _converse(self, connection: Accepted, visit: Visit, grant: Grant) -> None:
         document = document_id_from_path(visit.path)
         if not grant.may_read(document):
             raise RemoteProtocolError(f"no right to read {document!r}", code=FORBIDDEN)
@@ -297,7 +314,9 @@ class Listener:
         while True:
             room = self.rooms.get(document)
             if room is None or room.is_over:
-                room = self.rooms[document] = Room(document, self.shell, self.traffic)
+                room = self.rooms[document] = Room(
+                    document, self.shell, self.traffic, self._farewells
+                )
                 room.opening = asyncio.create_task(self._open(room))
             room.awaited_by += 1
             try:
@@ -322,7 +341,7 @@ class Listener:
 
     def _check_may_enter(self, room: Room) -> None:
         if self._is_draining:
-            raise RemoteProtocolError("the server is going down; reconnect", code=GOING_AWAY)
+            raise RemoteProtocolError(GOODBYE, code=GOING_AWAY)
         known = self.shell.core.get(room.document)
         if known is not None and known.set_aside is not None:
             raise DocumentSetAside(f"the document was set aside: {known.set_aside}")
@@ -368,7 +387,7 @@ class Listener:
 class Counted:
     """A connection whose messages are counted."""
 
-    def __init__(self, connection: Connection, traffic: Traffic) -> None:
+    def __init__(self, connection: Accepted, traffic: Traffic) -> None:
         self._connection = connection
         self._traffic = traffic
 

@@ -11,7 +11,7 @@ from crdt_state.transport.shortfall import Shortfall
 if TYPE_CHECKING:
     from crdt_state.limits import Limits
     from crdt_state.replica.admission import Author
-    from crdt_state.transport.connection import Connection
+    from crdt_state.transport.connection import Accepted
 
 __all__ = ["Member"]
 
@@ -24,13 +24,13 @@ class Member:
     brought up to date.
     """
 
-    def __init__(self, connection: Connection, source: int, author: Author, limits: Limits) -> None:
+    def __init__(self, connection: Accepted, source: int, author: Author, limits: Limits) -> None:
         self.connection = connection
         self.source = source
         self.author = author
         self.name = name_of(author, connection.remote_address)
         self.is_behind = False
-        self.farewell: asyncio.Task[None] | None = None
+        self.farewell: asyncio.Future[None] | None = None
         """Set when it was sent away: done when its connection is closed."""
         self.shortfall = Shortfall(source, limits)
 

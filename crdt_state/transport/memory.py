@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 from crdt_state.transport.connection import ConnectionEnded
 
@@ -47,6 +48,12 @@ class MemoryConnection:
     async def drained(self) -> None:
         """Wait until the other end has received everything."""
         await self._other._taken.wait()  # noqa: SLF001
+
+    async def discard(self) -> None:
+        """Receive, and keep nothing, until either end closes."""
+        with suppress(ConnectionEnded):
+            while True:
+                await self.receive()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """End both ends."""

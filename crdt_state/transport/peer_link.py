@@ -33,6 +33,7 @@ from crdt_state.transport.connection import ConnectionEnded
 from crdt_state.transport.conversation import (
     FORBIDDEN,
     REFUSES_THE_DOCUMENT,
+    REFUSES_US,
     REFUSES_WHAT_WE_BRING,
     REMOTE,
 )
@@ -77,6 +78,8 @@ class PeerLine:
         changed: Callable[[], None],
     ) -> None:
         self.last_error: str | None = None
+        self.progress = Progress.OFFLINE
+        """How far the connection is; REFUSED stands until the remote lets us in or is not there."""
         self.welcome: Welcome | None = None
         """Who is at the other end, of the connection that there is or was last."""
         self._shell = shell
@@ -119,16 +122,25 @@ class PeerLine:
 
     async def _stay_connected(self) -> None:
         while True:
+            if self.progress is not Progress.REFUSED:
+                self._show(Progress.CONNECTING)
+            progress = Progress.OFFLINE
             try:
                 await self._dial_and_talk()
             except (ConnectionEnded, OSError, CrdtStateError) as error:
                 self.last_error = str(error) or type(error).__name__
+                if isinstance(error, ConnectionEnded) and error.code in REFUSES_US:
+                    progress = Progress.REFUSED
             except Exception as error:
                 # A function that gives tokens, for one.
                 self.last_error = repr(error)
                 _report(f"the link to {self._url} failed and goes on", error)
-            self._changed()
+            self._show(progress)
             await asyncio.sleep(self._backoff.failed())
+
+    def _show(self, progress: Progress) -> None:
+        self.progress = progress
+        self._changed()
 
     async def _dial_and_talk(self) -> None:
         shell = self._shell
@@ -145,7 +157,7 @@ class PeerLine:
                     self._check(message)
                     self.welcome, self._wire = message, wire
                     self._is_up.set()
-                    self._changed()
+                    self._show(Progress.CATCHING_UP)
                 if isinstance(message, Welcome | Authenticated):
                     self._renew_in_time(message.expires_at)
         except RemoteError as error:
@@ -154,6 +166,8 @@ class PeerLine:
         finally:
             self._wire = None
             self._is_up.clear()
+            if self.progress is Progress.CATCHING_UP:
+                self.progress = Progress.OFFLINE
             self._renew_in_time(0)
             wire.end()
             await connection.close(code, reason)
@@ -289,15 +303,21 @@ class PeerConversation:
         if self._behind is not None:
             await asyncio.wait([self._behind])  # both are the link's one user of the document
         while True:
-            self._show_progress(Progress.CONNECTING)
+            self._show_attempt(Progress.CONNECTING)
+            self.line_changed()
             wire = await self._line.wire()
-            seconds = await self._try_once(wire)
-            self._show_progress(Progress.OFFLINE)
+            self.progress, seconds = await self._try_once(wire)
+            self._tie.changed()
             if seconds:
                 await asyncio.sleep(seconds)
 
-    async def _try_once(self, wire: PeerConnection) -> float:
-        """Open a channel and stay while it goes; how long to wait then, in seconds."""
+    def line_changed(self) -> None:
+        """Without a connection, this is as far as the line is."""
+        if self._channel is None and not self._line.is_up and self.unwelcome_seconds is None:
+            self._show_progress(self._line.progress)
+
+    async def _try_once(self, wire: PeerConnection) -> tuple[Progress, float]:
+        """Open a channel and stay while it goes; what it came to, and how long to wait then."""
         limits = self._shell.limits
         self.unwelcome_seconds = None
         try:
@@ -307,14 +327,15 @@ class PeerConversation:
             code, reason = await self._talk(wire)
         except CrdtStateError as error:
             self.last_error = str(error) or type(error).__name__
-            return self._backoff.failed()
+            return Progress.OFFLINE, self._backoff.failed()
         except Exception as error:
             self.last_error = repr(error)
             _report(f"the link to {self._tie.remote} about {self.document!r} goes on", error)
-            return self._backoff.failed()
+            return Progress.OFFLINE, self._backoff.failed()
         if code == GONE:
-            return 0.0  # the line is dialled again, after a wait of its own
+            return Progress.OFFLINE, 0.0  # the line is dialled again, after a wait of its own
         self.last_error = f"closed with {code}{f' ({reason})' if reason else ''}"
+        progress = Progress.REFUSED if code in REFUSES_US else Progress.OFFLINE
         if code == FORBIDDEN:
             self.unwelcome_seconds = limits.reconnect_seconds_max
             self._may_need_a_token = True
@@ -322,8 +343,8 @@ class PeerConversation:
             # Asking again soon cannot help; a person may have helped by much later.
             seconds = self._shell.random.uniform(0.5, 1.0) * limits.refused_seconds
             self.unwelcome_seconds = seconds
-            return seconds
-        return self._backoff.failed()
+            return progress, seconds
+        return progress, self._backoff.failed()
 
     async def _talk(self, wire: PeerConnection) -> tuple[int, str]:
         shell, document = self._shell, self.document
@@ -345,7 +366,7 @@ class PeerConversation:
             known = shell.core.get(document)
             try:
                 await channel.open()
-                self._show_progress(Progress.CATCHING_UP)
+                self._show_attempt(Progress.CATCHING_UP)
                 self._greet()
                 code, reason = await over
             finally:
@@ -393,7 +414,8 @@ class PeerConversation:
         if channel is None:
             return
         if not channel.has_all:
-            self._show_progress(Progress.CATCHING_UP)
+            if channel.has_begun:
+                self._show_progress(Progress.CATCHING_UP)
             return
         if not channel.has_confirmed_all:
             self._is_to_be_cleared = True
@@ -491,6 +513,11 @@ class PeerConversation:
         for waiter in waiting:
             if not waiter.told.done():
                 waiter.told.set_exception(error)
+
+    def _show_attempt(self, progress: Progress) -> None:
+        """Show that we try; but where the last word was a no, that stands until another."""
+        if self.progress is not Progress.REFUSED:
+            self._show_progress(progress)
 
     def _show_progress(self, progress: Progress) -> None:
         if progress is not self.progress:

@@ -20,7 +20,7 @@ import secrets
 from typing import TYPE_CHECKING, Self
 
 from crdt_state.clocks import HybridClock, SystemClock
-from crdt_state.errors import DocumentClosed, LimitExceeded
+from crdt_state.errors import AlreadyConnected, LimitExceeded
 from crdt_state.identifiers import document_id
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.replica.open_document import OpenDocument
@@ -82,7 +82,6 @@ class Replica(ReplicaShell):
         """Hang up, make everything durable, let go of the file."""
         for link in tuple(self._links):
             await link.close()
-        self._links.clear()
         openings = tuple(self._opening.values())
         for opening in openings:
             opening.cancel()
@@ -149,21 +148,25 @@ class Replica(ReplicaShell):
         dial: Dial | None = None,
         wire: Wire = Wire.REPLICA,
     ) -> Link:
-        """Keep in step with the server at `url`, in the background, until `disconnect`.
+        """Keep in step with the server at `url`, in the background, until the link is closed.
 
         `token` is a bearer token, or a function that gives a fresh one for each connection.
         `wire` is what is spoken: our own protocol, or y-websocket with a server that is not ours.
+        Raises `ValueError` for what is no such address, `AlreadyConnected`, and `LimitExceeded`
+        beyond `Limits.remotes_max`.
         """
         if not url.startswith(("ws://", "wss://")):
             raise ValueError(
                 f"{url!r} is not the address of a server; it begins with ws:// or wss://"
             )
         if any(link.remote == url.rstrip("/") for link in self._links):
-            raise DocumentClosed(f"already connected to {url}; disconnect that link first")
+            raise AlreadyConnected(url.rstrip("/"))
         self._remotes.check_room(url.rstrip("/"))
         if dial is None:
             dial = WebSocketDial(self.limits, token=token if wire is Wire.Y_WEBSOCKET else None)
-        link = Link(self, self._remotes, url, dial, wire=wire, token=token)
+        link = Link(
+            self, self._remotes, url, dial, closed=self._links.remove, wire=wire, token=token
+        )
         link.begin()
         self._links.append(link)
         for opened in self._open.values():
@@ -172,19 +175,17 @@ class Replica(ReplicaShell):
         return link
 
     async def disconnect(self, link: Link) -> None:
-        """End a link; the remote stays owed what it lacks, for the next time."""
-        if link in self._links:
-            self._links.remove(link)
-            await link.close()
+        """End a link, as `link.close` does; the remote stays owed what it lacks."""
+        await link.close()
 
     async def forget_remote(self, url: str) -> None:
         """Owe a remote nothing any more; to connect to it again is to begin anew.
 
-        Raises `DocumentClosed` while connected to it, and `StoreError`.
+        Raises `AlreadyConnected` while connected to it, and `StoreError`.
         """
         remote = url.rstrip("/")
         if any(link.remote == remote for link in self._links):
-            raise DocumentClosed(f"connected to {url}; disconnect that link first")
+            raise AlreadyConnected(remote)
         await self._remotes.forget(remote)
 
     def _tie(self, link: Link, opened: OpenDocument) -> None:

@@ -5,7 +5,7 @@ and written without waiting for anybody.  A peer that does not keep up is left o
 buffer is empty and then brought up to date from the document's state, or closed.
 
 1. Nobody is waited for, and what is written for one connection is bounded by
-   `Limits.peer_queue_bytes_max` beyond the state it asked for.
+   `Limits.peer_queue_bytes_max` beyond the state it asked for, or by one message.
 2. Whoever stays in the room has been sent all that was delivered, in an order that is safe.
 3. A connection that was sent away is not listened to any more.
 """
@@ -16,29 +16,31 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from crdt_state.errors import CrdtStateError, EngineFailed, UpdateMalformed, UpdateRefused
+from crdt_state.identifiers import path_of
 from crdt_state.model import engine
 from crdt_state.model.awareness import AwarenessRoom
 from crdt_state.protocol.ywebsocket import (
     AwarenessUpdate,
-    PermissionDenied,
     SyncStep1,
     encode,
     encode_update,
 )
 from crdt_state.replica.document_core import REPAIR
+from crdt_state.replica.inbox import LARGE_BYTES
+from crdt_state.transport.farewell import Departure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from crdt_state.identifiers import DocumentId
     from crdt_state.replica.document_core import Delta, Refusal
     from crdt_state.replica.shell import ReplicaShell
+    from crdt_state.transport.farewell import Farewells
     from crdt_state.transport.listener import Traffic
     from crdt_state.transport.member import Member
 
 __all__ = ["Room"]
 
-EXPIRED = 4401
 TOO_SLOW = 4408
 TRY_AGAIN_LATER = 1013
 MERGED_UPDATES_MAX = 256
@@ -52,7 +54,9 @@ NOTHING_NEW = encode(AwarenessUpdate(b"\x00"))
 class Room:
     """The members of one document; a subscriber of the replica."""
 
-    def __init__(self, document: DocumentId, shell: ReplicaShell, traffic: Traffic) -> None:
+    def __init__(
+        self, document: DocumentId, shell: ReplicaShell, traffic: Traffic, farewells: Farewells
+    ) -> None:
         self.document = document
         self.source = shell.new_source()
         self.members: dict[int, Member] = {}
@@ -66,8 +70,9 @@ class Room:
         """Whether the document fell out of use: nobody may join any more."""
         self._shell = shell
         self._traffic = traffic
+        self._farewells = farewells
         self._awareness = AwarenessRoom(limits=shell.limits)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
 
     # --- coming and going --------------------------------------------------------------------
 
@@ -120,7 +125,8 @@ class Room:
 
     def show_life(self) -> None:
         """Say something to everyone, so that nobody takes a quiet server for a dead one."""
-        self._send(self._keeping_up(self.members.values()), NOTHING_NEW)
+        members = self._keeping_up(self.members.values(), len(NOTHING_NEW))
+        self._send(members, NOTHING_NEW)
 
     # --- as a subscriber ---------------------------------------------------------------------
 
@@ -157,7 +163,7 @@ class Room:
     # --- sending -----------------------------------------------------------------------------
 
     def _send_updates(self, members: list[Member], deltas: Sequence[Delta]) -> None:
-        ready = self._keeping_up(members)
+        ready = self._keeping_up(members, sum(len(delta.update) for delta in deltas))
         if len(ready) < len(members):
             for member in members:
                 if member.is_behind:
@@ -189,18 +195,23 @@ class Room:
 
     def _tell_others(self, author: int, awareness: bytes) -> None:
         others = [member for source, member in self.members.items() if source != author]
-        self._send(self._keeping_up(others), encode(AwarenessUpdate(awareness)))
+        frame = encode(AwarenessUpdate(awareness))
+        self._send(self._keeping_up(others, len(frame)), frame)
         for source, tell in tuple(self.seats.items()):
             if source != author:
                 tell(awareness)
 
     # --- those who are slow ------------------------------------------------------------------
 
-    def _keeping_up(self, members: Collection[Member]) -> list[Member]:
-        """Those that may be written to; who has fallen behind begins to be brought up to date."""
+    def _keeping_up(self, members: Collection[Member], size: int) -> list[Member]:
+        """Those to whom `size` bytes may be written; who may not, is brought up to date later."""
         most = self._shell.limits.peer_queue_bytes_max
         for member in members:
-            if not member.is_behind and member.connection.buffered_bytes > most:
+            if member.is_behind:
+                continue
+            waiting = member.connection.buffered_bytes
+            # A message beyond the bound goes to who has next to nothing waiting, and only there.
+            if waiting > most or (waiting > LARGE_BYTES and waiting + size > most):
                 member.is_behind = True
                 self._start(self._bring_up_to_date(member))
         return [member for member in members if not member.is_behind]
@@ -247,14 +258,11 @@ class Room:
         if not self.is_here(member):
             return
         self.leave(member)
-        self._traffic.rejected += 4400 <= code < 4500
-        self._traffic.tokens_rejected += code == EXPIRED
-        if 4400 < code < 4500:
-            member.connection.send(encode(PermissionDenied(reason)))
-        member.farewell = self._start(member.connection.close(code, reason))
+        departure = Departure(member.name, path_of(self.document), code, reason)
+        member.farewell = self._start(self._farewells.say(member.connection, departure))
 
-    def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
+    def _start(self, work: Awaitable[None]) -> asyncio.Future[None]:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -12,18 +12,24 @@ from typing import TYPE_CHECKING, Any
 from websockets.asyncio.client import connect
 from websockets.asyncio.connection import broadcast
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 
 from crdt_state.transport.connection import ConnectionEnded
+from crdt_state.transport.intake import MeteredConnection
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from websockets.asyncio.connection import Connection as LibraryConnection
 
     from crdt_state.limits import Limits
 
 __all__ = ["WebSocketConnection", "WebSocketDial", "send_to_all"]
+
+SHARED_BYTES_MIN = 64 * 1024
+"""What is smaller is cheaper to copy than to look after."""
 
 REASON_BYTES_MAX = 123  # a close frame's payload is 125 bytes, two of them the code
 
@@ -63,6 +69,12 @@ class WebSocketConnection:
         with suppress(OSError):  # it is lost, and `receive` says why
             await self.wire.drain()
 
+    async def discard(self) -> None:
+        """Throw away whatever arrives; return when the connection has ended."""
+        if isinstance(self.wire, MeteredConnection):
+            self.wire.discard_messages()
+        await self.wire.wait_closed()
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """The closing handshake, cut short when the peer does not take part in it."""
         short = reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
@@ -73,9 +85,18 @@ class WebSocketConnection:
             self.wire.transport.abort()
 
 
-def send_to_all(connections: Iterable[WebSocketConnection], message: bytes) -> None:
-    """Write one message to many without waiting for any of them."""
-    broadcast([connection.wire for connection in connections], message)
+def send_to_all(connections: Sequence[WebSocketConnection], message: bytes) -> None:
+    """Write one message to many without waiting for any of them; for accepted connections."""
+    wires = [connection.wire for connection in connections]
+    if len(wires) == 1 or len(message) < SHARED_BYTES_MIN:
+        broadcast(wires, message)
+        return
+    # The library makes a frame of its own for each, and those that nobody reads stay: 30 deaf
+    # peers would hold one large message 30 times.  A server's frames are alike for everyone.
+    frame = Frame(Opcode.BINARY, message).serialize(mask=False)
+    for wire in wires:
+        if wire.protocol.state is State.OPEN and not wire.transport.is_closing():
+            wire.transport.write(frame)
 
 
 class WebSocketDial:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs
@@ -22,7 +23,7 @@ from crdt_state.transport.websocket import WebSocketConnection
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from websockets.asyncio.server import Server, ServerConnection
     from websockets.http11 import Request
@@ -35,6 +36,9 @@ __all__ = ["Answer", "Asked", "WebSocketServer"]
 
 PROTOCOL = "crdt-state"
 TOKEN_PROTOCOL = "token."  # noqa: S105 - the prefix of a protocol's name, not a secret
+
+OTHER_METHOD = re.compile(rb"(?!GET )([A-Z]{1,20}) ([!-~]{1,8000}) HTTP/1\.[01]\r\n")
+"""The beginning of a request that wants to change something, or only the head."""
 
 
 class Asked(NamedTuple):
@@ -80,6 +84,7 @@ class WebSocketServer:
         self._per_address: Counter[str] = Counter()
         self._server: Server | None = None
         self._alive: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> int:
         """Begin to accept; the port, which was chosen by the system where 0 was asked for.
@@ -137,17 +142,21 @@ class WebSocketServer:
         if refusal is not None:
             self.origins_refused += 1
             return wire.respond(http.HTTPStatus.FORBIDDEN, f"refused: {refusal}\n")
-        # Older versions of the library let nothing but GET through, and do not say so.
-        method = getattr(request, "method", "GET")
-        asked = Asked(method, request.path, tuple(request.headers.raw_items()))
+        asked = Asked("GET", request.path, tuple(request.headers.raw_items()))
+        answer = await self._answer(asked)
+        return None if answer is None else _response(answer)
+
+    async def _answer_other(self, transport: asyncio.Transport, asked: Asked) -> None:
+        """Answer a request with another method than GET: that it may not be."""
         answer = await self._answer(asked)
         if answer is None:
-            return None
-        headers = Headers(answer.headers)
-        headers["Connection"] = "close"
-        headers["Content-Length"] = str(len(answer.body))
-        status = http.HTTPStatus(answer.status)
-        return Response(status.value, status.phrase, headers, answer.body)
+            answer = Answer(http.HTTPStatus.METHOD_NOT_ALLOWED, (("Allow", "GET"),), b"")
+        response = _response(answer)
+        if asked.method == "HEAD":
+            response.body = b""
+        transport.write(response.serialize())
+        if transport.can_write_eof():
+            transport.write_eof()
 
     def _connection_class(self) -> type[ServerConnection]:
         server = self
@@ -157,6 +166,8 @@ class WebSocketServer:
 
             intake = server.intake
             counted_for: str | None = None
+            has_begun = False
+            is_answered = False
 
             def connection_made(self, transport: Any) -> None:
                 super().connection_made(transport)
@@ -167,12 +178,30 @@ class WebSocketServer:
                     return
                 self.counted_for = address
 
+            def data_received(self, data: bytes) -> None:
+                found = None if self.has_begun else OTHER_METHOD.match(data)
+                self.has_begun = True
+                if found is not None:
+                    # The library drops what has another method or a body without a word.
+                    self.is_answered = True
+                    method, target = found[1].decode(), found[2].decode()
+                    server._start(server._answer_other(self.transport, Asked(method, target, ())))
+                if not self.is_answered:
+                    super().data_received(data)
+                # The body of what was answered is not ours to keep; the peer hangs up when it
+                # has the answer, or is cut off when the handshake's time is over.
+
             def connection_lost(self, exc: Exception | None) -> None:
                 super().connection_lost(exc)
                 if self.counted_for is not None:
                     server._leave(self.counted_for)
 
         return BoundedConnection
+
+    def _start(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _enter(self, address: str) -> bool:
         here = self._per_address[address]
@@ -189,6 +218,14 @@ class WebSocketServer:
         self._per_address[address] -= 1
         if not self._per_address[address]:
             del self._per_address[address]
+
+
+def _response(answer: Answer) -> Response:
+    headers = Headers(answer.headers)
+    headers["Connection"] = "close"
+    headers["Content-Length"] = str(len(answer.body))
+    status = http.HTTPStatus(answer.status)
+    return Response(status.value, status.phrase, headers, answer.body)
 
 
 def _chosen(_: ServerConnection, offered: Sequence[Any]) -> Any:

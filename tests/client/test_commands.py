@@ -32,6 +32,7 @@ from crdt_state.security.grant import Access
 from crdt_state.security.tokens import parse_keys, verify
 from crdt_state.storage.contract import Append, Fold, Hold, Sequence, SetAside, SetMetadata
 from crdt_state.storage.sqlite import SqliteStore
+from offline_sites import Site
 from sync_server.settings import ServerSettings, names_of
 
 if TYPE_CHECKING:
@@ -349,6 +350,28 @@ def test_show_writes_the_content_to_stdout_and_all_else_to_stderr(folder: Path) 
     assert run("show", NOTES, "--text", "map").exit_code == 2
 
 
+def test_show_gives_the_values_of_our_kinds_and_raw_their_layout(folder: Path) -> None:
+    site = Site(1)
+    site.document.counter("visits").add(5)
+    site.document.counter("visits").add(-2)
+    site.document.set("tags").update(["a", "b"])
+    site.document.register("title").set("Notes")
+    site.document.map("plain")["n"] = 1
+    fill(folder, Append(NOTES, (site.document.encode(),)))
+    shown = json.loads(run("show", NOTES).stdout)
+    assert shown == {
+        "visits#counter": 3,
+        "tags#set": ["a", "b"],
+        "title#register": "Notes",
+        "plain": {"n": 1},
+    }
+    raw = json.loads(run("show", NOTES, "--raw").stdout)
+    assert list(raw["visits#counter"].values()) == [[5, 2]]
+    assert raw["title#register"][0][2] == "Notes"
+    assert lines(run("show", NOTES, "--json"))[0]["content"] == shown
+    assert lines(run("show", NOTES, "--json", "--raw"))[0]["content"] == raw
+
+
 def test_show_reads_a_formatted_text_as_its_characters(folder: Path) -> None:
     document = pycrdt.Doc(client_id=3)
     text = document["text"] = pycrdt.Text("plain")
@@ -633,6 +656,8 @@ def test_version_says_of_what_it_is_built(folder: Path) -> None:
     (line,) = lines(run("version", "--json"))
     assert {"crdt-state", "python", "pycrdt"} <= line.keys()
     assert f"pycrdt {line['pycrdt']}" in run("version").stdout
+    assert run("--version").stdout == f"crdt-state {line['crdt-state']}\n"
+    assert run("--version").exit_code == 0
 
 
 # --- for the eye ------------------------------------------------------------------------------

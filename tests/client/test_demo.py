@@ -139,9 +139,9 @@ def test_without_a_data_folder_there_is_no_reference_and_a_wrong_one_is_an_error
     "content",
     [
         b"not gzip",
-        gzip.compress(b"not json"),
-        gzip.compress(b'{"endContent": ""}'),
-        gzip.compress(b'{"endContent": "", "txns": [{"agent": 5, "parents": []}]}'),
+        gzip.compress(b"not json", mtime=0),
+        gzip.compress(b'{"endContent": ""}', mtime=0),
+        gzip.compress(b'{"endContent": "", "txns": [{"agent": 5, "parents": []}]}', mtime=0),
     ],
 )
 def test_a_file_that_is_no_trace_is_named(tmp_path: Path, content: bytes) -> None:

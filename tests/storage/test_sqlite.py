@@ -393,6 +393,8 @@ async def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> No
 async def test_a_second_opening_says_who_holds_the_file(opened: OpenedSqlite) -> None:
     with pytest.raises(StoreInUse, match=rf"store\.db is already open in process {os.getpid()}"):
         await open_store(opened.path)
+    with pytest.raises(StoreInUse, match="close it there, or open another file"):
+        await open_store(opened.path)
     await opened.store.write([Append(NOTES, (b"x",))])
 
 

@@ -267,6 +267,13 @@ def test_a_misspelt_variable_is_pointed_out() -> None:
     assert "did you mean CRDT_STATE_AUTHENTICATION?" in found[0]
 
 
+@pytest.mark.parametrize("name", ["HOST", "PORT"])
+def test_who_writes_our_prefix_where_there_is_none_is_told_the_name(name: str) -> None:
+    variable = f"CRDT_STATE_{name}"
+    (found,) = unknown_variables({variable: "1234", name: "1234"})
+    assert found == f"{variable} is no setting and has no effect; it is called {name}"
+
+
 def test_the_store_is_beside_the_code_in_a_clone_and_elsewhere_with_the_user(
     tmp_path: Path,
 ) -> None:

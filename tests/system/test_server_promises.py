@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +91,20 @@ def typed(text: str) -> bytes:
     with document.transaction():
         document.text("text").insert(0, text)
     return document.encode()
+
+
+@pytest.mark.parametrize("path", ["/", "/team/notes", "/-/api/documents"])
+@pytest.mark.parametrize("body", [None, b'{"a": 1}'])
+def test_a_post_is_told_that_everything_here_is_read_only(
+    guarded: RunningServer, path: str, body: bytes | None
+) -> None:
+    connection = HTTPConnection("127.0.0.1", guarded.port, timeout=ANSWER_SECONDS_MAX)
+    with closing(connection):
+        connection.request("POST", path, body=body)
+        response = connection.getresponse()
+        assert (response.status, response.getheader("Allow")) == (405, "GET")
+        assert response.getheader("Content-Type") == "application/problem+json"
+        assert "edited over WebSocket" in json.loads(response.read())["detail"]
 
 
 # --- tokens ----------------------------------------------------------------------------------

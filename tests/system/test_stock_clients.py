@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from running import RunningServer, eventually
 from stock import stock_clients
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from crdt_state.replica.open_document import OpenDocument
@@ -157,4 +159,26 @@ async def test_everyone_reconnects_after_the_server_was_killed(
             await eventually(ana.text, expected)
             await eventually(lambda: str(document.text("text")), expected)
         await eventually(ana.present, {ana.client_id: {}, document.client_id: {"name": "python"}})
+    assert server.complaints() == []
+
+
+async def test_a_client_that_is_refused_comes_back_slowly_and_is_logged_once(
+    serve: Callable[..., RunningServer], node_programs: Path
+) -> None:
+    server = serve(CRDT_STATE_JWT_SECRET="0123456789abcdef" * 4)
+    async with stock_clients(node_programs) as node:
+        ana = await node.open("ana", server.url, ROOM, token="nonsense")
+
+        async def refusals() -> int:
+            return len(await ana.closes())
+
+        await eventually(refusals, 1, what="the first close")
+        began = time.monotonic()
+        await eventually(refusals, 3, what="the third close")
+        # By itself it would be back in a tenth of a second, twenty times in this while.
+        assert time.monotonic() - began > 1.5
+        assert {code for code, _ in await ana.closes()} == {4401}
+    (line,) = server.events("connection refused")
+    assert (line["code"], line["peer"], line["again"]) == (4401, "address 127.0.0.1", 0)
+    assert "nonsense" not in server.log.read_text()
     assert server.complaints() == []

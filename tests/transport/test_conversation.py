@@ -332,6 +332,61 @@ async def test_what_may_be_put_right_soon_is_tried_again_and_the_edit_stays(code
         assert "not here" in (link.last_error or "")
 
 
+@pytest.mark.parametrize("code", [4401, 4403, 4404, 4423, 4429])
+async def test_who_is_not_let_in_can_see_so_until_that_changes(code: int, wire: Wire) -> None:
+    remote = Refusing(code, is_greeting=False)
+    fates = iter([remote.dial, remote.dial, remote.dial, None, remote.dial, remote.dial])
+    seen: list[Progress] = []
+    limits = replace(IMPATIENT, refused_seconds=0.0)
+    async with opened_server() as server, opened_replica(limits=limits) as one:
+
+        async def dial(url: str) -> MemoryConnection:
+            fate = next(fates, server.dial)
+            if fate is None:
+                raise OSError("nobody answers")
+            return await fate(url.replace("remote", "server"))
+
+        link = one.connect("ws://remote", dial=dial, wire=wire)
+        link.watch(seen.append)
+        document = await one.document("notes")
+        await until(lambda: link.progress is Progress.REFUSED)
+        assert "not here" in (link.last_error or "")
+        await document.saved()
+        await link.synced()
+        # A handshake of y-websocket's says nothing yet; a greeting of ours does.
+        opened = [Progress.CATCHING_UP] if wire is Wire.Y_WEBSOCKET else []
+        assert seen == [
+            Progress.CONNECTING,
+            *opened,
+            Progress.REFUSED,
+            Progress.OFFLINE,
+            Progress.CONNECTING,
+            *opened,
+            Progress.REFUSED,
+            Progress.CATCHING_UP,
+            Progress.IN_SYNC,
+        ]
+
+
+class OnlyNotes:
+    """An authentication that knows of one document."""
+
+    def grant(self, token: str | None, *, now: object) -> Grant:
+        return Grant("ada", (Right("notes", Access.WRITE),))
+
+
+async def test_a_link_is_refused_while_one_of_its_documents_is() -> None:
+    async with (
+        opened_server(authentication=OnlyNotes()) as server,
+        opened_replica() as one,
+    ):
+        link = connected(one, server)
+        notes, other = await one.document("notes"), await one.document("other")
+        await until(lambda: link.progress_of(notes.id) is Progress.IN_SYNC)
+        await until(lambda: link.progress is Progress.REFUSED)
+        assert link.progress_of(other.id) is Progress.REFUSED
+
+
 class ReadOnly:
     """An authentication that lets everybody read."""
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from crdt_state.errors import (
+    AlreadyConnected,
     CrdtStateError,
-    DocumentClosed,
     InvalidDocumentId,
     LimitExceeded,
     StoreInUse,
@@ -137,11 +137,31 @@ async def test_what_is_no_document_id_and_no_address_is_refused() -> None:
 async def test_one_link_to_a_remote_at_a_time(wire: Wire) -> None:
     async with opened_server() as server, opened_replica() as replica:
         link = connected(replica, server, wire)
-        with pytest.raises(DocumentClosed, match="already connected"):
+        with pytest.raises(AlreadyConnected, match="close it first"):
             connected(replica, server, wire)
         await replica.disconnect(link)
         await replica.disconnect(link)
         connected(replica, server, wire)
+
+
+async def test_to_close_a_link_is_to_disconnect_it(wire: Wire) -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        link = connected(replica, server, wire)
+        document = await replica.document("notes")
+        document.text("text").insert(0, "a")
+        await link.synced()
+        await link.close()
+        await link.close()
+        await edit(replica, "other", "opened while nobody is connected")
+        document.close()
+        await replica.let_go_of_closed()
+        assert replica._open == {}, "no link holds on to it"
+        again = connected(replica, server, wire)
+        await link.close()
+        await replica.disconnect(link)
+        assert replica._links == [again], "whatever is done to the old one"
+        await again.synced()
+        assert server.shell.store.appended(OTHER) != []
 
 
 async def test_a_closed_document_is_let_go_once_it_is_in_step(wire: Wire) -> None:
@@ -255,7 +275,7 @@ async def test_a_forgotten_remote_is_owed_nothing_until_it_is_connected_again(wi
         async with opened_replica(store) as one:
             link = connected(one, server, wire)
             await link.synced()
-            with pytest.raises(DocumentClosed, match="disconnect"):
+            with pytest.raises(AlreadyConnected, match="close it first"):
                 await one.forget_remote("ws://server/")
             await one.disconnect(link)
             await edit(one, "notes", "a")

@@ -24,6 +24,7 @@ from crdt_state.protocol.ywebsocket import (
 )
 from crdt_state.replica.admission import ANYONE
 from crdt_state.transport.connection import ConnectionEnded
+from crdt_state.transport.farewell import Farewells
 from crdt_state.transport.listener import Traffic
 from crdt_state.transport.member import Member
 from crdt_state.transport.memory import MemoryConnection, memory_pair
@@ -75,7 +76,8 @@ async def opened_room(
     limits: Limits = IMPATIENT, store: GatedStore | None = None
 ) -> AsyncIterator[tuple[Shell, Room]]:
     async with opened_shell(store, limits=limits, is_listening=True) as shell:
-        room = Room(NOTES, shell, Traffic())
+        traffic = Traffic()
+        room = Room(NOTES, shell, traffic, Farewells(limits, traffic))
         await shell.use(NOTES, room.source, room)
         yield shell, room
         await room.close(1000, "the end of the test")
@@ -242,6 +244,25 @@ async def test_awareness_for_who_does_not_read_is_bounded_too() -> None:
         (caught_up, present) = slow.heard()
         assert isinstance(caught_up, Update)
         assert present == AwarenessUpdate(entry(1, 299)), "the latest, once it reads again"
+
+
+async def test_a_large_message_is_not_put_behind_what_nobody_has_read() -> None:
+    limits = replace(NARROW, peer_queue_bytes_max=100_000)
+    async with opened_room(limits) as (shell, room):
+        ada, slow = Guest(room, shell), Guest(room, shell)
+        slow.heard()
+        for clock in range(1, 5):
+            room.receive_awareness(ada.member.source, entry(1, clock, f'"{"x" * 60_000}"'))
+        assert 60_000 < slow.ours.buffered_bytes < limits.peer_queue_bytes_max
+        assert slow.member.is_behind
+        slow.heard()
+        await turn()
+        (_, present) = slow.heard()
+        assert present == AwarenessUpdate(entry(1, 4, f'"{"x" * 60_000}"'))
+        for clock in range(5, 7):
+            room.receive_awareness(ada.member.source, entry(2, clock, f'"{"x" * 60_000}"'))
+            slow.heard()
+        assert not slow.member.is_behind, "who reads is sent large ones as they come"
 
 
 async def test_who_reads_again_is_brought_up_to_date_deletions_included() -> None:

@@ -15,8 +15,9 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from crdt_state.clocks import WallTime
+from crdt_state.errors import TokenRejected
 from crdt_state.limits import Limits
-from crdt_state.protocol.ywebsocket import SyncStep1, Update, decode, encode
+from crdt_state.protocol.ywebsocket import PermissionDenied, SyncStep1, Update, decode, encode
 from crdt_state.security.grant import EVERYTHING, Grant
 from crdt_state.security.tokens import NoAuthentication
 from crdt_state.transport.connection import ConnectionEnded
@@ -24,7 +25,7 @@ from crdt_state.transport.listener import Listener
 from crdt_state.transport.origin import OriginRules
 from crdt_state.transport.websocket import WebSocketConnection, WebSocketDial
 from crdt_state.transport.websocket_server import Answer, Asked, WebSocketServer, _token
-from wired import IMPATIENT, GatedStore, opened_shell, turn, typed
+from wired import IMPATIENT, GatedStore, opened_shell, turn, typed, until
 
 SOCKETS = replace(IMPATIENT, close_seconds_max=1.0, drain_seconds_max=5.0)
 
@@ -53,7 +54,7 @@ class Site:
 @asynccontextmanager
 async def site(limits: Limits = SOCKETS, authentication: Any = None) -> AsyncIterator[Site]:
     async def answer(asked: Asked) -> Answer | None:
-        if asked.target == "/":
+        if asked.target == "/" and asked.method == "GET":
             return Answer(200, (("Content-Type", "text/plain"),), b"okay")
         return None
 
@@ -95,6 +96,29 @@ async def test_plain_requests_are_answered_beside_websockets() -> None:
         answer = await http_get(here.port, "/")
         assert answer.startswith(b"HTTP/1.1 200")
         assert answer.endswith(b"\r\n\r\nokay")
+        async with connect(f"{here.url}/notes") as wire:
+            await greeted(wire)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000,
+        b"PUT /notes HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"DELETE /notes HTTP/1.0\r\n\r\n",
+    ],
+)
+async def test_what_would_change_something_is_answered_and_its_body_not_kept(
+    request_: bytes,
+) -> None:
+    async with site() as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+        writer.write(request_)
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\n")
+        assert here.server.intake.unfinished_bytes == 0
+        writer.close()
+        await until(lambda: here.server._per_address.total() == 0)
         async with connect(f"{here.url}/notes") as wire:
             await greeted(wire)
 
@@ -283,3 +307,74 @@ async def test_waiting_for_a_drain_ends_with_the_connection() -> None:
         await turn(20)
         client.wire.transport.abort()
         await draining
+
+
+class Nobody:
+    """Grants nothing to anybody."""
+
+    def grant(self, token: str | None, *, now: WallTime) -> Grant:
+        raise TokenRejected("a token is required")
+
+
+async def test_what_the_refused_send_is_not_kept_and_they_hear_the_code() -> None:
+    limits = replace(SOCKETS, refused_close_seconds=60.0)
+    async with (
+        site(limits, Nobody()) as here,
+        connect(f"{here.url}/notes", max_queue=None) as wire,
+    ):
+        (ours,) = here.server._server.connections  # type: ignore[union-attr]
+        assert isinstance(decode(await wire.recv(decode=False)), PermissionDenied)
+        for _ in range(100):  # many more than the library lets wait
+            await wire.send(b"\0" * 100_000)
+        await (await wire.ping())
+        assert len(ours.recv_messages.frames) == 0
+        assert here.server._per_address.total() == 1
+        await here.server.drain()
+        with pytest.raises(ConnectionClosed) as caught:
+            await wire.recv()
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 4401
+
+
+async def test_a_refused_client_that_hangs_up_is_gone_at_once() -> None:
+    limits = replace(SOCKETS, refused_close_seconds=60.0)
+    async with site(limits, Nobody()) as here, connect(f"{here.url}/notes") as wire:
+        assert isinstance(decode(await wire.recv(decode=False)), PermissionDenied)
+        await wire.close()
+        await until(lambda: not here.listener.traffic.connections)
+
+
+async def test_what_many_do_not_read_is_held_once() -> None:
+    async with site() as here:
+        clients = [await connect(f"{here.url}/notes", max_size=None) for _ in range(3)]
+        for client in clients:
+            await greeted(client)
+        (room,) = here.listener.rooms.values()
+        members = list(room.members.values())
+        large = encode(Update(typed("x" * 8_000_000)))
+        written: list[bytes] = []
+        for member in members:
+            transport = member.connection.wire.transport  # type: ignore[union-attr,attr-defined]
+            write = transport.write
+            transport.write = lambda data, write=write: (written.append(data), write(data))
+        here.listener.traffic.write(members, large)
+        assert len({id(frame) for frame in written}) == 1 < len(written)
+        small = encode(Update(typed("small")))
+        here.listener.traffic.write(members, small)
+        for client in clients:
+            assert [await client.recv(), await client.recv()] == [large, small]
+            await client.close()
+
+
+async def test_a_large_message_to_many_skips_who_is_going() -> None:
+    async with site() as here:
+        one, other = await connect(f"{here.url}/notes"), await connect(f"{here.url}/notes")
+        await greeted(one)
+        await greeted(other)
+        (room,) = here.listener.rooms.values()
+        going, staying = room.members.values()
+        going.connection.wire.transport.abort()  # type: ignore[attr-defined]
+        large = encode(Update(typed("x" * 1_000_000)))
+        here.listener.traffic.write([going, staying], large)
+        assert await other.recv() == large
+        await other.close()

@@ -95,8 +95,8 @@ class BlockingReplica:
         return BlockingLink(self, self._thread, link)
 
     def disconnect(self, link: BlockingLink) -> None:
-        """End a link; what is not confirmed stays owed for the next time."""
-        self._thread.run(self._replica.disconnect(link.link))
+        """End a link, as its `close` does."""
+        link.close()
 
     def close(self) -> None:
         """Hang up, make everything durable, let go of the file; a second call changes nothing."""
@@ -125,7 +125,7 @@ class BlockingLink:
 
     @property
     def progress(self) -> Progress:
-        """How far the link is: as far as its slowest document."""
+        """How far the link is, as `Link.progress` tells."""
         return self._thread.call(lambda: self.link.progress)
 
     @property
@@ -143,6 +143,10 @@ class BlockingLink:
         except TimeoutError:
             reason = self.last_error or "the remote has not answered yet"
             raise TimeoutError(f"not in sync after {timeout} s: {reason}") from None
+
+    def close(self) -> None:
+        """Hang up, for good; what is not confirmed stays owed for the next time."""
+        self._thread.run(self.link.close())
 
     def watch(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
         """Call back, in the background thread, when `progress` changes; gives the off switch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -19,6 +20,7 @@ from crdt_client.commands import (
     token,
     version,
 )
+from crdt_client.commands.terminal import show as write
 
 __all__ = ["main", "new_application"]
 
@@ -58,7 +60,28 @@ def new_application() -> typer.Typer:
         ("version", version, version.version),
     ):
         application.command(name, help=module.HELP)(command)
+    application.callback()(_options)
     return application
+
+
+def _options(
+    *,
+    is_version_asked: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Say which version this is, and exit; `crdt-state version` says more.",
+            is_eager=True,
+            callback=lambda is_asked: _say_version() if is_asked else None,
+        ),
+    ] = False,
+) -> None:
+    """Of the command line itself; they have been carried out by now."""
+
+
+def _say_version() -> NoReturn:
+    write(version.version_line())
+    raise typer.Exit
 
 
 def main() -> None:

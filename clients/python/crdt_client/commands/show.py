@@ -27,6 +27,7 @@ from crdt_client.commands.terminal import (
 from crdt_state.errors import UsageError, WorkerFailed
 from crdt_state.identifiers import document_id
 from crdt_state.limits import DEFAULT_LIMITS
+from crdt_state.model.showing import shown
 from crdt_state.model.state import decode_state_vector
 from crdt_state.replica.workers import WorkerProcesses
 
@@ -38,6 +39,7 @@ __all__ = ["show_document"]
 
 HELP = f"""Show one document as JSON, or one of its texts.
 
+A root whose name ends in #counter, #set, #register, #multi or #movable is shown as its value.
 The content goes to stdout, everything about it to stderr.  The document is opened in a process
 of its own, so one that would harm whoever opens it ends only that.
 
@@ -46,6 +48,7 @@ Examples:
   crdt-state show notes/today
   crdt-state show notes/today --text text > today.txt
   crdt-state show notes/today --json | jq .digest
+  crdt-state show notes/today --raw
 
 {EXIT_CODES}
 """
@@ -58,14 +61,22 @@ def show_document(
         str | None,
         typer.Option("--text", metavar="ROOT", help="Only the characters of this root."),
     ] = None,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw", help="Counters, sets, registers and movable lists as they lie on Yjs types."
+        ),
+    ] = False,
     as_json: JsonOption = False,
     store: StoreOption = None,
 ) -> None:
     """The command; its words are `HELP`."""
-    carry_out(_show(document, root=text, as_json=as_json, store=store))
+    carry_out(_show(document, root=text, is_raw=raw, as_json=as_json, store=store))
 
 
-async def _show(name: str, *, root: str | None, as_json: bool, store: Path | None) -> Exit:
+async def _show(
+    name: str, *, root: str | None, is_raw: bool, as_json: bool, store: Path | None
+) -> Exit:
     document = document_id(name)
     async with reading(store, DEFAULT_LIMITS) as opened:
         stored = await stored_document(opened, document)
@@ -84,6 +95,8 @@ async def _show(name: str, *, root: str | None, as_json: bool, store: Path | Non
     if root is not None:
         write_text(_text_of(content, root, name))
         return Exit.FINE
+    if not is_raw:
+        content = shown(content)
     clients = len(decode_state_vector(digests.vector))
     if as_json:
         described = {**summary.in_numbers(), "trouble": reason}

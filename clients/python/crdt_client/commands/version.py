@@ -8,7 +8,7 @@ from importlib.metadata import version as version_of
 from crdt_client.commands.stores import JsonOption
 from crdt_client.commands.terminal import show, write_json
 
-__all__ = ["version"]
+__all__ = ["version", "version_line"]
 
 HELP = """Say which version this is, and of what it is built.
 
@@ -17,6 +17,11 @@ Examples:
   crdt-state version
   crdt-state version --json
 """
+
+
+def version_line() -> str:
+    """What `--version` says, as every other program does."""
+    return f"crdt-state {version_of('crdt-state')}"
 
 
 def version(*, as_json: JsonOption = False) -> None:

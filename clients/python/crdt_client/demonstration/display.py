@@ -35,6 +35,7 @@ PROGRESS_STYLES = {
     "in sync": "green",
     "catching up": "yellow",
     "connecting": "red",
+    "refused": "bold red",
     "offline": "bold red",
 }
 SERVER_STYLES = {"up": "green", "starting": "yellow", "killed": "bold red"}
