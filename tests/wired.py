@@ -252,11 +252,13 @@ class Server:
         self.dials = 0
         self.is_down = False
 
-    def visit(self, document: str = "notes", *, address: str = "peer") -> MemoryConnection:
+    def visit(
+        self, document: str = "notes", *, address: str = "peer", token: str | None = None
+    ) -> MemoryConnection:
         """The peer's end of a new connection to a document."""
         ours, theirs = memory_pair("server", address)
         self.conversations.append(
-            asyncio.create_task(self.listener.converse(ours, Visit(f"/{document}", None)))
+            asyncio.create_task(self.listener.converse(ours, Visit(f"/{document}", token)))
         )
         return theirs
 

@@ -22,6 +22,7 @@ from crdt_state.errors import (
     CrdtStateError,
     DocumentSetAside,
     InvalidDocumentId,
+    QuotaExceeded,
     RemoteError,
     RemoteProtocolError,
     TokenRejected,
@@ -91,6 +92,7 @@ class Traffic:
     bytes_sent: int = 0
     rejected: int = 0
     tokens_rejected: int = 0
+    beyond_quota: int = 0
     resynchronised: int = 0
     dropped_as_slow: int = 0
 
@@ -233,19 +235,53 @@ class Listener:
 
     async def _take_update(self, room: Room, member: Member, update: bytes) -> None:
         try:
-            self._shell.receive(
-                room.document, member.source, member.author, update, name=member.name
-            )
+            self._bring(room, member, update)
         except WriteNotPermitted:
             # A stock client answers our step 1 whether it may write or not.  Only what would
             # change something is an offence.
-            if len(update) > LARGE_BYTES:
-                inspection = await asyncio.to_thread(inspect, update, self._shell.limits)
-            else:
-                inspection = inspect(update, self._shell.limits)
-            known = self._shell.core.get(room.document)
-            if known is None or not known.head.holds(inspection):
+            if await self._is_news(room, update):
                 raise
+        except QuotaExceeded as error:
+            await self._take_beyond_quota(room, member, update, error)
+
+    def _bring(self, room: Room, member: Member, update: bytes) -> None:
+        self._shell.receive(room.document, member.source, member.author, update, name=member.name)
+
+    async def _take_beyond_quota(
+        self, room: Room, member: Member, update: bytes, error: QuotaExceeded
+    ) -> None:
+        """Take what seems to be beyond a quota; refuse it where it is, and would add something."""
+        asked: set[str] = set()
+        while room.is_here(member):
+            if error.is_counted:
+                # What came before it is held, and counted, once it is durable.
+                await self._shell.settled(room.document)
+                if not await self._is_news(room, update):
+                    return
+            if error.creator in asked:
+                self.traffic.beyond_quota += 1
+                raise error
+            asked.add(error.creator)
+            await self._shell.recount(error.creator)
+            try:
+                self._bring(room, member, update)
+            except QuotaExceeded as again:
+                # Of another creator, where somebody else has begun the document meanwhile.
+                error = again
+            else:
+                return
+
+    async def _is_news(self, room: Room, update: bytes) -> bool:
+        """Whether an update would add something.  Raises `UpdateRefused` for a bad one."""
+        known = self._shell.core.get(room.document)
+        if known is not None and known.pending.knows(update):
+            return False
+        if len(update) > LARGE_BYTES:
+            inspection = await asyncio.to_thread(inspect, update, self._shell.limits)
+        else:
+            inspection = inspect(update, self._shell.limits)
+        known = self._shell.core.get(room.document)
+        return known is None or not known.head.holds(inspection)
 
     async def _answer(self, room: Room, member: Member, state_vector: bytes) -> None:
         """Answer a step 1: the barrier.  All that came before it on this socket is durable."""

@@ -86,7 +86,7 @@ async def _show(name: str, *, root: str | None, as_json: bool, store: Path | Non
         return Exit.FINE
     clients = len(decode_state_vector(digests.vector))
     if as_json:
-        described = {**summary.in_numbers(), "trouble": reason}
+        described = {**summary.in_numbers(), "creator": summary.creator, "trouble": reason}
         described |= {
             "clients": clients,
             "state_vector_bytes": len(digests.vector),
