@@ -24,6 +24,7 @@
     │       ├── UpdateTooLarge          beyond a bound of `Limits`
     │       ├── DependsOnRefused        builds on a range that was refused
     │       ├── DocumentSetAside        its whole document waits for a person to look at it
+    │       ├── QuotaExceeded           the document's creator has no room left
     │       └── WriteNotPermitted       the author may not write here
     ├── StoreError                      the disk's: nothing stored is lost, reading goes on
     │   ├── StoreInUse                  another process holds the file
@@ -66,6 +67,7 @@ __all__ = [
     "LimitExceeded",
     "NotImportable",
     "ObserversFailed",
+    "QuotaExceeded",
     "RemoteError",
     "RemoteProtocolError",
     "RootTypeConflict",
@@ -301,6 +303,28 @@ class WriteNotPermitted(UpdateRefused):
     """The author may not write to this document."""
 
     code = 4403
+
+
+class QuotaExceeded(UpdateRefused):
+    """No room for more in the documents of one creator; `limit` names the bound.
+
+    Nothing is held against its author: the same update may be brought again once there is room.
+    `is_counted` is False where nobody has asked the store yet how much room there is.
+    """
+
+    code = 4430
+
+    def __init__(
+        self, creator: str, limit: str, allowed: float, *, is_counted: bool = True
+    ) -> None:
+        # Whoever reads this may be a stranger to the creator, so it does not say who that is.
+        super().__init__(
+            f"its creator has reached {limit} = {allowed:,}; free some room, and bring it again"
+        )
+        self.creator = creator
+        self.limit = limit
+        self.allowed = allowed
+        self.is_counted = is_counted
 
 
 class DocumentSetAside(UpdateRefused):

@@ -109,6 +109,14 @@ class Limits:
     close_seconds_max: float = 5.0
     drain_seconds_max: float = 10.0
 
+    # What the documents take up that one identity created, whoever writes to them
+    # (replica/quotas).  Without authentication nobody is a document's creator, and there is no
+    # such bound.  Who relays is the creator of what it brings first: mind it for whole servers.
+    identity_documents_max: int = 100_000
+    identity_stored_bytes_max: int = 16 * 1024 * 1024 * 1024
+    usages_kept_max: int = 10_000
+    usage_recount_seconds: float = 1.0
+
     # Identity (security).
     token_bytes_max: int = 7_168
     token_rights_max: int = 256

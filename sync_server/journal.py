@@ -103,6 +103,7 @@ def readings(
         "connections_cut_off": server.intake.cut_off,
         "tokens_rejected": traffic.tokens_rejected,
         "origins_refused": server.origins_refused,
+        "quotas_exceeded": traffic.beyond_quota,
         "slow_peers_resynchronised": traffic.resynchronised,
         "slow_peers_dropped": traffic.dropped_as_slow,
         "messages_received": traffic.messages_received,

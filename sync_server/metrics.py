@@ -45,6 +45,7 @@ TOTALS = {
     "connections_cut_off": "Connections cut off: unfinished messages took too much memory.",
     "tokens_rejected": "Connections whose token was missing, invalid or expired.",
     "origins_refused": "Requests refused for their Origin or Host.",
+    "quotas_exceeded": "Updates refused because the document's creator had no room left.",
     "slow_peers_resynchronised": "Peers that fell behind and were brought up to date.",
     "slow_peers_dropped": "Peers that fell behind and were closed.",
     "messages_received": "Messages from peers.",

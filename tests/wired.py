@@ -40,7 +40,7 @@ SEEDS = count(1_000)
 BROKEN = b"\xff"
 """Bytes that are no update."""
 
-HANGS_AFTER_SECONDS = 20.0
+HANGS_AFTER_SECONDS = 60.0
 """No test waits for time; one that waits for what never comes fails by this."""
 
 IMPATIENT = replace(
@@ -257,11 +257,13 @@ class Server:
         self.dials = 0
         self.is_down = False
 
-    def visit(self, document: str = "notes", *, address: str = "peer") -> MemoryConnection:
+    def visit(
+        self, document: str = "notes", *, address: str = "peer", token: str | None = None
+    ) -> MemoryConnection:
         """The peer's end of a new connection to a document."""
         ours, theirs = memory_pair("server", address)
         self.conversations.append(
-            asyncio.create_task(self.listener.converse(ours, Visit(f"/{document}", None)))
+            asyncio.create_task(self.listener.converse(ours, Visit(f"/{document}", token)))
         )
         return theirs
 

@@ -26,6 +26,7 @@ from crdt_state.replica.document_core import (
     Refusal,
     Turn,
 )
+from crdt_state.replica.quotas import Quotas
 
 if TYPE_CHECKING:
     from crdt_state.clocks import WallTime
@@ -104,7 +105,7 @@ class ReplicaCore:
     """The documents in use of one replica."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.quotas = Quotas(limits)
         self._documents: dict[DocumentId, DocumentCore] = {}
         self._remotes: dict[str, int] = {}
         # In the order of arrival, so that the same calls have the same results.
@@ -168,8 +169,8 @@ class ReplicaCore:
     ) -> None:
         """An update has come for a document in use.
 
-        Raises `WriteNotPermitted` and `DocumentSetAside` at once; all other refusals come out
-        of `decide`.
+        Raises `WriteNotPermitted`, `QuotaExceeded` and `DocumentSetAside` at once; all other
+        refusals come out of `decide`.
         """
         known = self._documents.get(document)
         if known is None:
@@ -178,6 +179,8 @@ class ReplicaCore:
             raise DocumentSetAside(f"the document was set aside: {known.set_aside}")
         if not author.may_write:
             raise WriteNotPermitted(f"no right to write to {document!r}")
+        if author.identity is not None or known.creator is not None:
+            self.quotas.charge(known, author, len(update))
         known.arrive(source, author, update, name=name)
         self._arrived[document] = None
         self.waiting_bytes += len(update)

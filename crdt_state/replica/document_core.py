@@ -141,6 +141,7 @@ class DocumentCore:
     1. An update that adds nothing to the vector and the deletes has no effect.
     2. An update that lacks something waits in the pending table, within its bounds.
     3. A refused update ends its client id's range; what depends on it is refused too.
+    4. Its creator is whoever brought the first that leaves anything in the store.
     """
 
     def __init__(self, document: DocumentId, stored: StoredDocument | None, limits: Limits) -> None:
@@ -150,6 +151,10 @@ class DocumentCore:
         self.head = Head()
         self.pending = Pending(limits)
         self.set_aside: str | None = None
+        self.exists = stored is not None
+        """Whether anything of it is stored, or will be by the next commit."""
+        self.creator = None if stored is None else stored.creator
+        """Whose it is; None also while nothing of it exists."""
         self._inbox = Inbox()
         self._prepared: tuple[Head, Verdict] | None = None
         self._refused_of: dict[int, int] = {}
@@ -227,6 +232,8 @@ class DocumentCore:
         before = dict(self.head.vector) if len(self.pending) and self._has_retried else {}
         updates = run.updates[:count]
         turn, source = self._turn, run.source
+        if not self.exists:
+            self.creator = run.author.identity
         for update, verdict in zip(updates, self._verdicts(run, updates), strict=True):
             if verdict is ADMITTED:  # nearly every one
                 turn.deltas.append(Delta(source, update))
@@ -238,6 +245,10 @@ class DocumentCore:
             # within it by what it lacked.
             self._has_retried = True
             self._retry_pending(before, now, refusals)
+        if not self.exists:
+            self.exists = bool(turn)
+            if not turn:
+                self.creator = None
 
     def take(self) -> Turn:
         """What has gathered; the next one begins empty."""
@@ -317,7 +328,7 @@ class DocumentCore:
             sources = {delta.source for delta in turn.deltas}
             owed = tuple(remote for source, remote in unsent_to if sources != {source})
             updates = tuple(delta.update for delta in turn.deltas)
-            writes.append(Append(self.document, updates, owed, tuple(turn.released)))
+            writes.append(Append(self.document, updates, owed, tuple(turn.released), self.creator))
         return writes
 
     # --- the verdicts ------------------------------------------------------------------------
@@ -351,7 +362,7 @@ class DocumentCore:
             self._refuse(run, update, Refused(error, {}), now, refusals)
             return
         self._next_pending += 1
-        self._turn.others.append(Hold(self.document, number, update, run.name, now))
+        self._turn.others.append(Hold(self.document, number, update, run.name, now, self.creator))
         self._turn.size += len(update)
 
     def _refuse(
@@ -365,7 +376,9 @@ class DocumentCore:
         # A refusal that follows from an earlier one tells a person nothing new.
         if is_told and not isinstance(error, DependsOnRefused):
             self._turn.others.append(
-                SetAside(self.document, update, error.code, error.reason, run.name, now)
+                SetAside(
+                    self.document, update, error.code, error.reason, run.name, now, self.creator
+                )
             )
             self._turn.size += len(update)
         for client, counter in verdict.ends.items():
@@ -377,7 +390,7 @@ class DocumentCore:
 
     def _remember(self, key: str, value: bytes) -> None:
         self._unowned_rows.add(key)
-        self._turn.others.append(SetMetadata(key, value, self.document))
+        self._turn.others.append(SetMetadata(key, value, self.document, self.creator))
 
     def _retry_pending(
         self, before: dict[int, int], now: WallTime, refusals: list[Refusal]

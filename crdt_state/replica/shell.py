@@ -105,6 +105,7 @@ class ReplicaShell:
         self._tick: asyncio.Handle | None = None
         self._work = asyncio.Event()
         self._one_large = asyncio.Semaphore(1)
+        self._counting = asyncio.Lock()
         self._room = asyncio.Event()
         self._room.set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -190,7 +191,8 @@ class ReplicaShell:
     ) -> None:
         """Take an update in; it is decided at the end of this tick.
 
-        Raises `WriteNotPermitted`, `DocumentSetAside`, `DocumentClosed`.
+        Raises `WriteNotPermitted`, `DocumentSetAside`, `DocumentClosed`, and `QuotaExceeded`,
+        which is final only after a `recount`.
         """
         if self._is_closing:
             raise DocumentClosed("this replica is closing; nothing more is taken in")
@@ -198,6 +200,16 @@ class ReplicaShell:
         self._decide_soon()
         if self.core.waiting_bytes > self.limits.writer_queue_bytes_max:
             self._room.clear()
+
+    async def recount(self, creator: str) -> None:
+        """Ask the store what the documents of `creator` take up.  Raises `StoreError`."""
+        quotas, asked = self.core.quotas, self.clock.now()
+        async with self._counting:
+            now = self.clock.now()
+            if not quotas.is_counted(creator, since=asked, now=now):
+                before = quotas.tallied(creator)
+                stored = await self.store.usage(creator)
+                quotas.count(creator, stored, before=before, now=now)
 
     async def has_room(self) -> None:
         """Wait until the writer has caught up: what a reader of a connection does first."""

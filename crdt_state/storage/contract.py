@@ -8,6 +8,8 @@ not known to hold.
 
 A document exists from the first write that leaves something in it (an update, a pending or
 quarantined one, a value) until `Forget`; a write that only takes away never creates one.
+That first write names its *creator*, an identity or None, who stays the same until `Forget`: a
+`creator` in a later write is passed over.
 
 1. `write` is all or nothing, and what it wrote is on the disk when it returns.
 2. Sequences are given inside the commit, grow by one over the whole store, and are never given
@@ -60,6 +62,7 @@ __all__ = [
     "Store",
     "StoredDocument",
     "Summary",
+    "Usage",
     "Write",
 ]
 
@@ -89,6 +92,7 @@ class Append:
     updates: tuple[bytes, ...]
     unsent_to: tuple[str, ...] = ()
     released: tuple[int, ...] = ()
+    creator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ class Hold:
     update: bytes
     source: str
     at: WallTime
+    creator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +134,7 @@ class SetAside:
     reason: str
     source: str
     at: WallTime
+    creator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +171,7 @@ class SetMetadata:
     key: str
     value: bytes | None
     document: DocumentId | None = None
+    creator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +246,7 @@ class StoredDocument:
     log: tuple[Entry, ...]
     pending: tuple[PendingEntry, ...] = ()
     metadata: dict[str, bytes] = field(default_factory=dict)
+    creator: str | None = None
 
     def updates(self) -> list[bytes]:
         """The checkpoint, if any, and the log: together the durable document."""
@@ -257,9 +265,13 @@ class Summary:
     checkpoint_bytes: int
     pending_updates: int
     quarantined_updates: int
+    creator: str | None = None
 
     def in_numbers(self) -> dict[str, str | int]:
-        """The same as plain values, for JSON; the names are an interface."""
+        """Sizes as plain values, for JSON; the names are an interface.
+
+        Without the creator: who may read a document need not learn whose it is.
+        """
         return {
             "document": self.document,
             "last_sequence": self.last,
@@ -269,6 +281,17 @@ class Summary:
             "pending_updates": self.pending_updates,
             "quarantined_updates": self.quarantined_updates,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the documents of one creator take up.
+
+    Bytes are those of logs, checkpoints, pending and quarantined updates.
+    """
+
+    documents: int
+    stored_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +362,9 @@ class Store(Protocol):
 
     async def overgrown(self, *, updates: int, size: int, limit: int) -> tuple[DocumentId, ...]:
         """Documents whose log passes `updates` entries or `size` bytes, most bytes first."""
+
+    async def usage(self, identity: str) -> Usage:
+        """What the documents that `identity` created take up; nothing where there are none."""
 
     def verify(self) -> AsyncIterator[Finding]:
         """Read everything and yield what does not hold."""

@@ -40,6 +40,7 @@ from crdt_state.storage.contract import (
     SetMetadata,
     StoredDocument,
     Summary,
+    Usage,
 )
 from crdt_state.storage.validity import CONDITIONAL, checked_bytes
 
@@ -67,6 +68,7 @@ class _Kept:
     quarantine: dict[int, QuarantineEntry] = field(default_factory=dict)
     metadata: dict[str, bytes] = field(default_factory=dict)
     checksums: dict[tuple[str, int], int] = field(default_factory=dict)
+    creator: str | None = None
 
     def copy(self) -> _Kept:
         """A copy that shares only values that never change."""
@@ -80,7 +82,19 @@ class _Kept:
             self.quarantine.copy(),
             self.metadata.copy(),
             self.checksums.copy(),
+            self.creator,
         )
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        return len(self.checkpoint.state) + len(self.checkpoint.head) if self.checkpoint else 0
+
+    @property
+    def stored_bytes(self) -> int:
+        """All that counts in a creator's usage."""
+        pending = sum(len(entry.update) for entry in self.pending.values())
+        aside = sum(len(entry.update) for entry in self.quarantine.values())
+        return self.log_bytes + self.checkpoint_bytes + pending + aside
 
 
 class MemoryStore:
@@ -207,16 +221,16 @@ class MemoryStore:
                 for entry in [key for key in self._outbox if key[1] == document]:
                     del self._outbox[entry]
 
-    def _born(self, document: DocumentId) -> _Kept:
+    def _born(self, document: DocumentId, creator: str | None) -> _Kept:
         kept = self._documents.get(document)
         if kept is None:
-            kept = self._documents[document] = _Kept(born=self._sequence)
+            kept = self._documents[document] = _Kept(born=self._sequence, creator=creator)
         return kept
 
     def _append(self, write: Append) -> None:
         self._release(write.document, write.released)
         if write.updates:
-            kept = self._born(write.document)
+            kept = self._born(write.document, write.creator)
             salt = log_salt(write.document)
             for update in write.updates:
                 self._sequence = Sequence(self._sequence + 1)
@@ -238,7 +252,7 @@ class MemoryStore:
                 kept.checksums.pop(("pending", number), None)
 
     def _hold(self, write: Hold) -> None:
-        kept = self._born(write.document)
+        kept = self._born(write.document, write.creator)
         if write.number in kept.pending:
             raise WriteInvalid(
                 f"{write.document!r} already has a pending entry {write.number}; take a greater one"
@@ -252,7 +266,7 @@ class MemoryStore:
 
     def _set_aside(self, write: SetAside) -> None:
         self._number += 1
-        kept = self._born(write.document)
+        kept = self._born(write.document, write.creator)
         kept.quarantine[self._number] = QuarantineEntry(
             self._number,
             write.document,
@@ -298,7 +312,7 @@ class MemoryStore:
         if write.document is None:
             values = self._metadata
         elif write.value is not None:
-            values = self._born(write.document).metadata
+            values = self._born(write.document, write.creator).metadata
         else:
             known = self._documents.get(write.document)
             values = known.metadata if known is not None else {}
@@ -324,6 +338,7 @@ class MemoryStore:
             tuple(kept.log),
             tuple(kept.pending[number] for number in sorted(kept.pending)),
             kept.metadata.copy(),
+            kept.creator,
         )
 
     async def read_since(self, document: DocumentId, after: Sequence) -> tuple[Entry, ...]:
@@ -390,6 +405,14 @@ class MemoryStore:
         ]
         return tuple(name for _, name in heapq.nsmallest(limit, found))
 
+    async def usage(self, identity: str) -> Usage:
+        """What the documents that `identity` created take up; nothing where there are none."""
+        self._check_open()
+        theirs = [
+            kept.stored_bytes for kept in self._documents.values() if kept.creator == identity
+        ]
+        return Usage(len(theirs), sum(theirs))
+
     async def verify(self) -> AsyncIterator[Finding]:
         """Read everything and yield what does not hold."""
         self._check_open()
@@ -412,9 +435,10 @@ def _summary(document: DocumentId, kept: _Kept) -> Summary:
         kept.last,
         len(kept.log),
         kept.log_bytes,
-        len(kept.checkpoint.state) + len(kept.checkpoint.head) if kept.checkpoint else 0,
+        kept.checkpoint_bytes,
         len(kept.pending),
         len(kept.quarantine),
+        kept.creator,
     )
 
 

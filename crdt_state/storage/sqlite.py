@@ -53,6 +53,7 @@ from crdt_state.storage.sqlite_reading import (
     read_quarantine,
     read_since,
     read_summary,
+    read_usage,
     read_value,
 )
 from crdt_state.storage.sqlite_schema import (
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
         Sequence,
         StoredDocument,
         Summary,
+        Usage,
         Write,
     )
 
@@ -298,6 +300,10 @@ class SqliteStore:
     async def overgrown(self, *, updates: int, size: int, limit: int) -> tuple[DocumentId, ...]:
         """Documents whose log passes `updates` entries or `size` bytes, most bytes first."""
         return await self._read(list_overgrown, updates, size, limit)
+
+    async def usage(self, identity: str) -> Usage:
+        """What the documents that `identity` created take up; nothing where there are none."""
+        return await self._read(read_usage, identity)
 
     async def verify(self) -> AsyncIterator[Finding]:
         """Read everything and yield what does not hold, on a connection of its own."""

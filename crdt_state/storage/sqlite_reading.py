@@ -19,6 +19,7 @@ from crdt_state.storage.contract import (
     Sequence,
     StoredDocument,
     Summary,
+    Usage,
 )
 from crdt_state.storage.sqlite_connection import transaction
 from crdt_state.storage.sqlite_schema import OVERGROWN, OVERGROWN_BYTES, OVERGROWN_UPDATES
@@ -37,23 +38,24 @@ __all__ = [
     "read_quarantine",
     "read_since",
     "read_summary",
+    "read_usage",
     "read_value",
     "read_values",
 ]
 
 SUMMARY = """SELECT name, last, log_updates, log_bytes, checkpoint_bytes, pending_updates,
-    quarantined_updates FROM documents"""
+    quarantined_updates, creator FROM documents"""
 
 
 def read_document(connection: Connection, document: DocumentId) -> StoredDocument | None:
     """All of a document."""
     with transaction(connection, is_writing=False):
         row = connection.execute(
-            "SELECT id, last FROM documents WHERE name = ?", (document,)
+            "SELECT id, last, creator FROM documents WHERE name = ?", (document,)
         ).fetchone()
         if row is None:
             return None
-        row_id, last = row
+        row_id, last, creator = row
         return StoredDocument(
             document,
             Sequence(last),
@@ -61,6 +63,7 @@ def read_document(connection: Connection, document: DocumentId) -> StoredDocumen
             read_log(connection, row_id, document),
             read_pending(connection, row_id, document),
             read_values(connection, row_id, document),
+            creator,
         )
 
 
@@ -179,6 +182,17 @@ def read_summary(connection: Connection, document: DocumentId) -> Summary | None
     """One line about a document."""
     row = connection.execute(f"{SUMMARY} WHERE name = ?", (document,)).fetchone()
     return None if row is None else Summary(*row)
+
+
+def read_usage(connection: Connection, identity: str) -> Usage:
+    """What the documents of one creator take up, counted from their rows."""
+    row = connection.execute(
+        "SELECT count(*), coalesce(sum("
+        "log_bytes + checkpoint_bytes + pending_bytes + quarantined_bytes), 0) "
+        "FROM documents WHERE creator = ?",
+        (identity,),
+    ).fetchone()
+    return Usage(*row)
 
 
 def list_summaries(

@@ -16,7 +16,9 @@
                                  or less is of an earlier life of the document
         last            INTEGER  its greatest sequence ever, 0 before its first update
         log_updates, log_bytes, checkpoint_bytes, pending_updates, quarantined_updates,
-        quarantined_bytes
+        quarantined_bytes, pending_bytes
+        creator         TEXT     the identity that brought its first write; NULL where nobody had
+                                 proved who they were, and for what is older than format 2
 
     log             one row an update, in the order of commits
         sequence        INTEGER  the key: appending always writes at the end of the table
@@ -32,6 +34,8 @@
     remotes         id, name: every remote ever named; they outlive their outbox, because a
                     new incarnation owes every document to each of them
     outbox          remote, document, through
+
+Formats: 1 was without `creator` and `pending_bytes` of documents, and the index on the former.
 
 Checksums are those of checksums.py, over the document's *name*, the sequence, number or key,
 and the bytes.  Integers are SQLite's (64 bits, signed); texts are UTF-8 in document order
@@ -140,13 +144,29 @@ VERSION_1 = (
 )
 
 
+VERSION_2 = (
+    "ALTER TABLE documents ADD COLUMN pending_bytes INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE documents ADD COLUMN creator TEXT",
+    """UPDATE documents SET pending_bytes =
+        (SELECT sum(length(content)) FROM pending WHERE document = documents.id)
+        WHERE pending_updates > 0""",
+    # Of the creator alone: with the counts in it, every append would have to write it, too.
+    "CREATE INDEX documents_by_creator ON documents (creator) WHERE creator IS NOT NULL",
+)
+
+
 def _create(connection: Connection) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     for statement in VERSION_1:
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create,)
+def _add_creators(connection: Connection) -> None:
+    for statement in VERSION_2:
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_creators)
 """The migration at index n makes version n + 1 of version n; 0 is an empty file."""
 
 

@@ -119,7 +119,7 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
     with transaction(connection, is_writing=False):
         kept = connection.execute(
             "SELECT last, log_updates, log_bytes, checkpoint_bytes, pending_updates, "
-            "quarantined_updates, quarantined_bytes, born FROM documents "
+            "quarantined_updates, quarantined_bytes, pending_bytes, born FROM documents "
             "WHERE id = ? AND name = ?",
             (row_id, name),
         ).fetchone()
@@ -141,7 +141,8 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
             (row_id,),
         ).fetchone()
         pending = connection.execute(
-            "SELECT count(*) FROM pending WHERE document = ?", (row_id,)
+            "SELECT count(*), coalesce(sum(length(content)), 0) FROM pending WHERE document = ?",
+            (row_id,),
         ).fetchone()
         aside = connection.execute(
             "SELECT count(*), coalesce(sum(length(content)), 0) FROM quarantine WHERE document = ?",
@@ -152,7 +153,7 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
             "AND remote IN (SELECT id FROM remotes)",
             (row_id,),
         ).fetchone()
-    last, updates, size, point_bytes, held, set_aside, aside_bytes, born = kept
+    last, updates, size, point_bytes, held, set_aside, aside_bytes, held_bytes, born = kept
     for what, says, counted in (
         ("log_updates", updates, log[0]),
         ("log_bytes", size, log[1]),
@@ -160,6 +161,7 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
         ("pending_updates", held, pending[0]),
         ("quarantined_updates", set_aside, aside[0]),
         ("quarantined_bytes", aside_bytes, aside[1]),
+        ("pending_bytes", held_bytes, pending[1]),
     ):
         if says != counted:
             yield Finding(name, f"{what} is {says:,}, but the rows count {counted:,}")

@@ -47,7 +47,7 @@ OLDEST_AT_ONCE = 16
 """How many of the oldest quarantined updates are looked at before more are read."""
 
 GROW_DOCUMENT = """
-    INSERT INTO documents (name, born, last, log_updates, log_bytes) VALUES ROWS
+    INSERT INTO documents (name, born, last, log_updates, log_bytes, creator) VALUES ROWS
     ON CONFLICT (name) DO UPDATE SET last = excluded.last,
         log_updates = log_updates + excluded.log_updates,
         log_bytes = log_bytes + excluded.log_bytes"""
@@ -88,9 +88,10 @@ class _Group:
         self.sequence = self.sequence_before = _count(read_fact(connection, "sequence"))
         self.number = self.number_before = _count(read_fact(connection, "number"))
         # Collected until `write_out`: rows of the log; per document its sequence before, its
-        # last, updates and bytes; who is owed which document.
+        # last, updates and bytes; the creators of those that may be new; who is owed which.
         self.rows: list[tuple[int, str, int, bytes]] = []
         self.grown: dict[DocumentId, list[int]] = {}
+        self.creators: dict[DocumentId, str | None] = {}
         self.owed: dict[tuple[str, DocumentId], None] = {}
 
     def carry_out(self, call: Many[Write]) -> Outcome:
@@ -118,6 +119,7 @@ class _Group:
         except WriteInvalid as refusal:
             self.rows.clear()
             self.grown.clear()
+            self.creators.clear()
             self.owed.clear()
             self.sequence, self.number = sequence, number
             self.connection.execute("ROLLBACK TO call")
@@ -144,6 +146,7 @@ class _Group:
             if grown is None:
                 # The salt is kept beside the counts: it is the same for all rows.
                 grown = self.grown[document] = [sequence, 0, 0, 0, log_salt(document)]
+                self.creators[document] = write.creator
             salt = grown[4]
             for update in write.updates:
                 sequence += 1
@@ -160,15 +163,16 @@ class _Group:
             execute_rows(
                 self.connection,
                 GROW_DOCUMENT,
-                "(?, ?, ?, ?, ?)",
+                "(?, ?, ?, ?, ?, ?)",
                 [
-                    (document, born, last, updates, size)
+                    (document, born, last, updates, size, self.creators[document])
                     for document, (born, last, updates, size, _) in self.grown.items()
                 ],
             )
             execute_rows(self.connection, INSERT_UPDATES, UPDATE_ROW, self.rows)
             self.rows = []
             self.grown = {}
+            self.creators = {}
         if self.owed:
             execute_rows(
                 self.connection,
@@ -196,8 +200,8 @@ class _Group:
                 self.fold(write)
             case ClearOutbox(remote, document, through):
                 self.clear_outbox(remote, document, through)
-            case SetMetadata(key, value, document):
-                self.set_metadata(key, value, document)
+            case SetMetadata():
+                self.set_metadata(write)
             case Forget(document):
                 self.forget(document)
 
@@ -208,10 +212,11 @@ class _Group:
         ).fetchone()
         return None if row is None else int(row[0])
 
-    def born(self, document: DocumentId) -> int:
+    def born(self, document: DocumentId, creator: str | None) -> int:
         """The row id of a document, which is made where there is none."""
         self.connection.execute(
-            "INSERT OR IGNORE INTO documents (name, born) VALUES (?, ?)", (document, self.sequence)
+            "INSERT OR IGNORE INTO documents (name, born, creator) VALUES (?, ?, ?)",
+            (document, self.sequence, creator),
         )
         row_id = self.known(document)
         assert row_id is not None  # noqa: S101 - made by the statement before
@@ -219,7 +224,7 @@ class _Group:
 
     def hold(self, write: Hold) -> None:
         """Keep an update that waits for others."""
-        row_id = self.born(write.document)
+        row_id = self.born(write.document, write.creator)
         taken = self.connection.execute(
             "SELECT 1 FROM pending WHERE document = ? AND number = ?", (row_id, write.number)
         ).fetchone()
@@ -239,7 +244,11 @@ class _Group:
                 write.update,
             ),
         )
-        self.count_pending(row_id)
+        self.connection.execute(
+            "UPDATE documents SET pending_updates = pending_updates + 1, "
+            "pending_bytes = pending_bytes + ? WHERE id = ?",
+            (len(write.update), row_id),
+        )
 
     def release(self, document: DocumentId, numbers: tuple[int, ...]) -> None:
         """Let go of pending entries."""
@@ -252,19 +261,17 @@ class _Group:
             "(?, ?)",
             [(row_id, number) for number in numbers],
         )
-        self.count_pending(row_id)
-
-    def count_pending(self, row_id: int) -> None:
-        """Counted anew: entries are few, and numbers to release may not be there."""
+        # Counted anew: entries are few, and numbers to release may not be there.
         self.connection.execute(
-            "UPDATE documents SET pending_updates = "
-            "(SELECT count(*) FROM pending WHERE document = ?) WHERE id = ?",
+            "UPDATE documents SET (pending_updates, pending_bytes) = "
+            "(SELECT count(*), coalesce(sum(length(content)), 0) FROM pending "
+            "WHERE document = ?) WHERE id = ?",
             (row_id, row_id),
         )
 
     def set_aside(self, write: SetAside) -> None:
         """Put an update into quarantine, and let the oldest go beyond the bounds."""
-        row_id = self.born(write.document)
+        row_id = self.born(write.document, write.creator)
         self.number += 1
         self.connection.execute(
             "INSERT INTO quarantine "
@@ -360,8 +367,9 @@ class _Group:
             (remote, document, through),
         )
 
-    def set_metadata(self, key: str, value: bytes | None, document: DocumentId | None) -> None:
+    def set_metadata(self, write: SetMetadata) -> None:
         """Set or remove one value."""
+        key, value, document = write.key, write.value, write.document
         if document is None:
             if value is None:
                 self.connection.execute("DELETE FROM replica_values WHERE key = ?", (key,))
@@ -381,7 +389,7 @@ class _Group:
                 "INSERT OR REPLACE INTO document_values (document, key, checksum, content) "
                 "VALUES (?, ?, ?, ?)",
                 (
-                    self.born(document),
+                    self.born(document, write.creator),
                     key,
                     checksum("document_value", document, 0, key.encode(), value),
                     value,

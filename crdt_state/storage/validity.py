@@ -59,13 +59,15 @@ def _append(write: Append, limits: Limits) -> int:
         _text("unsent_to", remote)
     for number in write.released:
         _integer("released", number)
+    _creator(write.creator)
     return total
 
 
 def _other(write: Write, limits: Limits) -> int:  # noqa: PLR0911 - one line for each kind
     match write:
-        case Hold(document, number, update, source, at):
+        case Hold(document, number, update, source, at, creator):
             _texts(document=document, source=source)
+            _creator(creator)
             _integer("number", number)
             _integer("at", at)
             return _blob("update", update, limits)
@@ -74,8 +76,9 @@ def _other(write: Write, limits: Limits) -> int:  # noqa: PLR0911 - one line for
             for number in numbers:
                 _integer("numbers", number)
             return 0
-        case SetAside(document, update, code, reason, source, at):
+        case SetAside(document, update, code, reason, source, at, creator):
             _texts(document=document, reason=reason, source=source)
+            _creator(creator)
             _integer("code", code)
             _integer("at", at)
             return _blob("update", update, limits)
@@ -87,8 +90,9 @@ def _other(write: Write, limits: Limits) -> int:  # noqa: PLR0911 - one line for
             _texts(remote=remote, document=document)
             _integer("through", through)
             return 0
-        case SetMetadata(key, value, document):
+        case SetMetadata(key, value, document, creator):
             _texts(key=key)
+            _creator(creator)
             if document is not None:
                 _text("document", document)
             return 0 if value is None else _blob("value", value, limits)
@@ -102,6 +106,11 @@ def _other(write: Write, limits: Limits) -> int:  # noqa: PLR0911 - one line for
 def _texts(**fields: str) -> None:
     for name, value in fields.items():
         _text(name, value)
+
+
+def _creator(creator: str | None) -> None:
+    if creator is not None:
+        _text("creator", creator)
 
 
 def _text(name: str, value: object) -> None:

@@ -24,6 +24,7 @@ from crdt_state.errors import (
     CrdtStateError,
     DocumentClosed,
     DocumentSetAside,
+    QuotaExceeded,
     UpdateRefused,
     WriteNotPermitted,
 )
@@ -42,6 +43,7 @@ from crdt_state.protocol.peer.messages import (
 from crdt_state.replica.document_core import NOBODY, Delta
 from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.storage.contract import NOTHING, Sequence
+from crdt_state.transport.reception import take_update
 from crdt_state.transport.shortfall import Shortfall
 
 if TYPE_CHECKING:
@@ -147,6 +149,8 @@ class Channel:
         """How many that the peer asked for wait for what has to go out before."""
         # Received.
         self._received = 0
+        self._backlog: deque[tuple[int, bytes]] = deque()
+        self._taking: asyncio.Task[None] | None = None
         self._unsettled_bytes = 0
         self._settled = 0
         self._undecided: deque[tuple[int, bytes]] = deque()
@@ -359,6 +363,8 @@ class Channel:
 
     async def _pass_barrier(self) -> None:
         try:
+            while self._taking is not None:
+                await asyncio.wait([self._taking])  # what came before the barrier
             await self._shell.settled(self.document)
         except CrdtStateError as error:
             self._fail(error)
@@ -392,27 +398,51 @@ class Channel:
     # --- receiving ---------------------------------------------------------------------------
 
     def _receive(self, message: Updates) -> None:
-        for number, update in enumerate(message.updates, message.first):
+        self._backlog.extend(enumerate(message.updates, message.first))
+        if self._taking is None:
+            self._take_backlog()
+
+    def _take_backlog(self) -> None:
+        """Take in what has come, in order; where rights or quotas say no, by a slower way."""
+        while self._backlog and not self.is_over:
             try:
                 self._shell.receive(
-                    self.document, self.source, self.author, update, name=self._name
+                    self.document, self.source, self.author, self._backlog[0][1], name=self._name
                 )
-            except WriteNotPermitted as error:
-                # What repeats what is held changes nothing, and is no offence.
-                if not self._holds(update):
-                    self.close(error.code, error.reason)
-                    return
+            except (WriteNotPermitted, QuotaExceeded):
+                self._taking = self._start(self._take_slowly())
+                return
             except (DocumentSetAside, DocumentClosed) as error:
                 self._fail(error)
                 return
-            self._undecided.append((number, update))
-            self._unsettled_bytes += len(update)
-        self._received = message.first + len(message.updates) - 1
-        self._settle_soon()
+            self._was_taken()
 
-    def _holds(self, update: bytes) -> bool:
-        known = self._shell.core.get(self.document)
-        return known is not None and known.head.holds(inspect(update, self._shell.limits))
+    async def _take_slowly(self) -> None:
+        try:
+            await take_update(
+                self._shell,
+                self.document,
+                self._backlog[0][1],
+                source=self.source,
+                author=self.author,
+                name=self._name,
+                is_here=lambda: not self.is_over,
+            )
+        except CrdtStateError as error:
+            self._fail(error)
+            return
+        finally:
+            self._taking = None
+        if not self.is_over:
+            self._was_taken()
+            self._take_backlog()
+
+    def _was_taken(self) -> None:
+        number, update = self._backlog.popleft()
+        self._undecided.append((number, update))
+        self._unsettled_bytes += len(update)
+        self._received = number
+        self._settle_soon()
 
     def _settle_soon(self) -> None:
         if self._settling is None:

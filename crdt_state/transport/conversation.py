@@ -62,10 +62,11 @@ REMOTE = Author(identity=None, may_write=True, may_relay=True)
 """A remote that we chose to connect to relays what many wrote."""
 
 TOO_LARGE, MALFORMED, DEPENDS_ON_REFUSED = 4413, 4422, 4424
-EXPIRED, FORBIDDEN, NO_DOCUMENT, SET_ASIDE, TOO_MANY = 4401, 4403, 4404, 4423, 4429
+EXPIRED, FORBIDDEN, NO_DOCUMENT, SET_ASIDE, TOO_MANY, NO_ROOM = 4401, 4403, 4404, 4423, 4429, 4430
 
 REFUSES_WHAT_WE_BRING = frozenset({TOO_LARGE, MALFORMED, DEPENDS_ON_REFUSED})
-REFUSES_THE_DOCUMENT = frozenset({NO_DOCUMENT, SET_ASIDE})
+REFUSES_THE_DOCUMENT = frozenset({NO_DOCUMENT, SET_ASIDE, NO_ROOM})
+"""Or any more of it: what we hold is as good as before, and may be let in another day."""
 REFUSES_US = frozenset({EXPIRED, FORBIDDEN, TOO_MANY}) | REFUSES_THE_DOCUMENT
 
 

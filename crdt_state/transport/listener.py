@@ -23,14 +23,13 @@ from crdt_state.errors import (
     CrdtStateError,
     DocumentSetAside,
     InvalidDocumentId,
+    QuotaExceeded,
     RemoteError,
     RemoteProtocolError,
     TokenRejected,
     UpdateRefused,
-    WriteNotPermitted,
 )
 from crdt_state.identifiers import document_id_from_path
-from crdt_state.model.inspect import inspect
 from crdt_state.protocol.ywebsocket import (
     AwarenessUpdate,
     PermissionDenied,
@@ -50,6 +49,7 @@ from crdt_state.transport.connection import Accepted, ConnectionEnded
 from crdt_state.transport.farewell import Departure, Farewells
 from crdt_state.transport.member import Member
 from crdt_state.transport.peer_visit import PeerVisit
+from crdt_state.transport.reception import take_update
 from crdt_state.transport.room import Room
 from crdt_state.transport.websocket import WebSocketConnection, send_to_all
 
@@ -100,6 +100,7 @@ class Traffic:
     bytes_sent: int = 0
     rejected: int = 0
     tokens_rejected: int = 0
+    beyond_quota: int = 0
     resynchronised: int = 0
     dropped_as_slow: int = 0
 
@@ -268,19 +269,18 @@ class Listener:
 
     async def _take_update(self, room: Room, member: Member, update: bytes) -> None:
         try:
-            self.shell.receive(
-                room.document, member.source, member.author, update, name=member.name
+            await take_update(
+                self.shell,
+                room.document,
+                update,
+                source=member.source,
+                author=member.author,
+                name=member.name,
+                is_here=lambda: room.is_here(member),
             )
-        except WriteNotPermitted:
-            # A stock client answers our step 1 whether it may write or not.  Only what would
-            # change something is an offence.
-            if len(update) > LARGE_BYTES:
-                inspection = await asyncio.to_thread(inspect, update, self.shell.limits)
-            else:
-                inspection = inspect(update, self.shell.limits)
-            known = self.shell.core.get(room.document)
-            if known is None or not known.head.holds(inspection):
-                raise
+        except QuotaExceeded:
+            self.traffic.beyond_quota += 1
+            raise
 
     async def _answer(self, room: Room, member: Member, state_vector: bytes) -> None:
         """Answer a step 1: the barrier.  All that came before it on this socket is durable."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from crdt_state.errors import CrdtStateError, RemoteProtocolError, UpdateRefused
+from crdt_state.errors import CrdtStateError, QuotaExceeded, RemoteProtocolError, UpdateRefused
 from crdt_state.protocol.peer.conversation import CAPABILITIES, VERSION, Role, SyncProtocol
 from crdt_state.protocol.peer.messages import (
     Authenticate,
@@ -182,6 +182,10 @@ class PeerVisit:
         except CrdtStateError as error:
             seat.leave(TRY_AGAIN_LATER, str(error))
 
+    def count_end(self, code: int) -> None:
+        """Count a channel that was closed for somebody's quota."""
+        self._listener.traffic.beyond_quota += code == QuotaExceeded.code
+
     def left(self, seat: _Seat) -> None:
         """A channel is over."""
         self._seats.pop(seat.number, None)
@@ -268,4 +272,5 @@ class _Seat:
 
     def channel_ended(self, code: int, reason: str) -> None:
         """Leave the room."""
+        self._visit.count_end(code)
         self._visit.left(self)

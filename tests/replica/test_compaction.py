@@ -128,6 +128,7 @@ async def test_what_is_appended_while_a_fold_runs_stays_in_the_log_and_counts() 
 async def test_owners_and_refusals_outlive_folds(is_open: bool) -> None:
     async with opened_shell() as shell:
         await shell.use(NOTES, 1, Watcher())
+        await shell.recount("ada")
         shell.take(typed("a"), author=Author("ada"))
         shell.take(typed("x" * 9, client=5)[:-1], source=9)
         await shell.settled(NOTES)

@@ -213,6 +213,30 @@ async def test_a_document_that_was_set_aside_stays_so() -> None:
     assert fresh(stored).set_aside == "it killed a worker"
 
 
+@pytest.mark.parametrize(
+    "first", [typed("a"), typed("b", at=1), BROKEN], ids=["let in", "waits", "refused"]
+)
+async def test_whoever_brings_the_first_that_is_stored_is_the_creator(first: bytes) -> None:
+    core = fresh()
+    bring(core, b"\0\0", author=BOB)
+    assert (core.exists, core.creator) == (False, None)
+    bring(core, first, author=ADA)
+    assert (core.exists, core.creator) == (True, "ada")
+    bring(core, typed("c", client=2), author=BOB)
+    stored = await stored_after(core)
+    assert stored.creator == core.creator == "ada"
+    again = fresh(stored)
+    assert (again.exists, again.creator) == (True, "ada")
+
+
+async def test_what_nobody_in_particular_began_has_no_creator() -> None:
+    core = fresh()
+    bring(core, typed("a"))
+    bring(core, typed("b", client=2), author=ADA)
+    assert (core.exists, core.creator) == (True, None)
+    assert (await stored_after(core)).creator is None
+
+
 def test_what_waited_comes_from_nobody() -> None:
     core = fresh()
     bring(core, typed("b", at=1), source=7)

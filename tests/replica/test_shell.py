@@ -456,6 +456,7 @@ async def test_a_repair_keeps_owners_and_refusals() -> None:
     store = GatedStore()
     async with opened_shell(store, is_listening=True) as shell:
         await shell.use(NOTES, 1, Watcher())
+        await shell.recount("ada")
         shell.take(SMILE, author=ada)
         shell.take(typed("x" * 9, client=5)[:-1], source=9)
         await shell.settled(NOTES)

@@ -29,6 +29,7 @@ from crdt_state.storage.sqlite_reading import (
     read_quarantine,
     read_since,
     read_summary,
+    read_usage,
     read_value,
 )
 from crdt_state.storage.sqlite_schema import migrate
@@ -144,6 +145,10 @@ class ApswStore:
     async def overgrown(self, *, updates, size, limit):
         self._check_open()
         return list_overgrown(self.connection, updates, size, limit)
+
+    async def usage(self, identity):
+        self._check_open()
+        return read_usage(self.connection, identity)
 
     async def verify(self) -> AsyncIterator[Finding]:
         self._check_open()

@@ -32,6 +32,7 @@ from crdt_state.storage.contract import (
     SetAside,
     SetMetadata,
     Summary,
+    Usage,
 )
 
 if TYPE_CHECKING:
@@ -547,6 +548,109 @@ class StoreContract:
         await store.write(everything())
         assert await store.summary(NOTES) == Summary(NOTES, Sequence(4), 2, 3, 7, 2, 1)
         assert await store.list() == (Summary(NOTES, Sequence(4), 2, 3, 7, 2, 1),)
+
+    # --- creators ----------------------------------------------------------------------------
+
+    @pytest.mark.parametrize(
+        "first",
+        [
+            Append(NOTES, (b"a",), creator="ada"),
+            Hold(NOTES, 1, b"a", "peer", NOON, "ada"),
+            SetAside(NOTES, b"a", 4422, "because", "peer", NOON, "ada"),
+            SetMetadata("owner/1", b"ada", NOTES, "ada"),
+        ],
+        ids=lambda write: type(write).__name__,
+    )
+    async def test_the_first_write_names_the_creator_and_no_later_one_changes_it(
+        self, opened: Opened, first: Write
+    ) -> None:
+        store = opened.store
+        await store.write([first])
+        await store.write(
+            [
+                Append(NOTES, (b"b",), creator="bob"),
+                Hold(NOTES, 2, b"b", "peer", NOON, "bob"),
+                SetAside(NOTES, b"b", 4422, "because", "peer", NOON, "bob"),
+                SetMetadata("owner/2", b"bob", NOTES, "bob"),
+                Append(NOTES, (b"c",)),
+            ]
+        )
+        for _ in range(2):
+            assert (await read(store, NOTES)).creator == "ada"
+            (summary,) = await store.list()
+            assert summary.creator == "ada"
+            assert (await store.usage("ada")).documents == 1
+            assert await store.usage("bob") == Usage(0, 0)
+            store = await opened.reopen()
+
+    async def test_a_restored_store_knows_its_creators(self, opened: Opened) -> None:
+        await opened.store.write([Append(NOTES, (b"a",), creator="ada")])
+        store = await opened.restore()
+        assert (await read(store, NOTES)).creator == "ada"
+        assert await store.usage("ada") == Usage(1, 1)
+
+    async def test_what_nobody_created_stays_nobodys(self, store: Store) -> None:
+        await store.write([Append(NOTES, (b"a",))])
+        await store.write([Append(NOTES, (b"b",), creator="ada")])
+        assert (await read(store, NOTES)).creator is None
+        assert await store.usage("ada") == Usage(0, 0)
+
+    async def test_creators_are_kept_apart_within_one_call(self, store: Store) -> None:
+        await store.write(
+            [
+                Append(NOTES, (b"a",), creator="ada"),
+                Append(OTHER, (b"bb",), creator="bob"),
+                Append(NOTES, (b"ccc",), creator="bob"),
+                Append(document_id("third"), (b"d",)),
+            ]
+        )
+        assert await store.usage("ada") == Usage(1, 4)
+        assert await store.usage("bob") == Usage(1, 2)
+
+    async def test_usage_counts_log_checkpoint_pending_and_quarantine(self, store: Store) -> None:
+        await store.write([Append(NOTES, (b"1", b"22"), creator="ada")])
+        assert await store.usage("ada") == Usage(1, 3)
+        await store.write([Fold(NOTES, b"state", b"head", Sequence(1))])
+        assert await store.usage("ada") == Usage(1, 2 + 9)
+        await store.write([hold(NOTES, 1, b"waits"), hold(NOTES, 2, b"as well")])
+        assert await store.usage("ada") == Usage(1, 2 + 9 + 12)
+        await store.write([Release(NOTES, (1, 99))])
+        assert await store.usage("ada") == Usage(1, 2 + 9 + 7)
+        await store.write([Append(NOTES, (b"as well",), released=(2,)), aside(NOTES, b"bad")])
+        assert await store.usage("ada") == Usage(1, 9 + 9 + 3)
+        await store.write([Append(OTHER, (b"4444",), creator="ada")])
+        assert await store.usage("ada") == Usage(2, 9 + 9 + 3 + 4)
+        assert await findings(store) == []
+
+    async def test_a_fold_makes_room_and_so_does_forgetting(self, store: Store) -> None:
+        await store.write(
+            [
+                Append(NOTES, (bytes(500), bytes(500)), creator="ada"),
+                Append(OTHER, (bytes(70),), creator="ada"),
+            ]
+        )
+        await store.write([Fold(NOTES, b"state", b"", Sequence(2))])
+        assert await store.usage("ada") == Usage(2, 75)
+        await store.write([Forget(NOTES)])
+        assert await store.usage("ada") == Usage(1, 70)
+
+    async def test_a_forgotten_document_can_begin_as_somebody_elses(self, store: Store) -> None:
+        await store.write([Append(NOTES, (b"a",), creator="ada")])
+        await store.write([Forget(NOTES), Append(NOTES, (b"bb",), creator="bob")])
+        assert (await read(store, NOTES)).creator == "bob"
+        assert await store.usage("ada") == Usage(0, 0)
+        assert await store.usage("bob") == Usage(1, 2)
+
+    async def test_a_creator_that_is_no_text_is_refused(self, store: Store) -> None:
+        for write in (
+            Append(NOTES, (b"a",), creator=7),  # type: ignore[arg-type]
+            Hold(NOTES, 1, b"a", "peer", NOON, 0),  # type: ignore[arg-type]
+            SetAside(NOTES, b"a", 4422, "because", "peer", NOON, "\ud800"),
+            SetMetadata("k", b"v", NOTES, b"ada"),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(WriteInvalid):
+                await store.write([write])
+        assert await store.list() == ()
 
     # --- the end -----------------------------------------------------------------------------
 

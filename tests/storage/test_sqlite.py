@@ -26,7 +26,15 @@ from crdt_state.errors import (
 from crdt_state.identifiers import document_id
 from crdt_state.limits import DEFAULT_LIMITS, Limits
 from crdt_state.storage import sqlite as shell
-from crdt_state.storage.contract import Append, Fold, Forget, Sequence, SetMetadata
+from crdt_state.storage.contract import (
+    Append,
+    Fold,
+    Forget,
+    Release,
+    Sequence,
+    SetMetadata,
+    Usage,
+)
 from crdt_state.storage.memory import MemoryStore
 from crdt_state.storage.sqlite import SqliteStore
 from crdt_state.storage.sqlite_schema import MIGRATIONS, check_format, migrate
@@ -48,6 +56,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from crdt_state.identifiers import DocumentId
+
+
+FORMAT_1 = Path(__file__).parent / "format_1.sql"
+"""What `Connection.iterdump` gave of a file that the last version with format 1 had written."""
 
 
 async def open_store(path: Path, seed: int = 3, limits: Limits = DEFAULT_LIMITS) -> SqliteStore:
@@ -322,28 +334,62 @@ def fail_late(connection) -> None:
     raise RuntimeError("a migration that fails")
 
 
-async def test_a_file_of_the_first_format_becomes_one_of_the_next(tmp_path: Path) -> None:
+async def test_a_file_of_one_format_becomes_one_of_the_next(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     store = await open_store(path)
     await store.write(everything())
     before = await contents(store)
     await store.close()
     connection = sqlite3.connect(path, isolation_level=None)
-    first = MIGRATIONS[:1]
+    known, last = MIGRATIONS, len(MIGRATIONS)
     with pytest.raises(RuntimeError):
-        migrate(connection, (*first, fail_late))
-    assert check_format(connection, first) == 1, "a migration that fails leaves nothing"
+        migrate(connection, (*known, fail_late))
+    assert check_format(connection, known) == last, "a migration that fails leaves nothing"
     assert not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'half'").fetchall()
-    assert migrate(connection, (*first, set_marker)) == 1
-    assert check_format(connection, (*first, set_marker)) == 2
-    assert migrate(connection, (*first, set_marker)) == 2
+    assert migrate(connection, (*known, set_marker)) == last
+    assert check_format(connection, (*known, set_marker)) == last + 1
+    assert migrate(connection, (*known, set_marker)) == last + 1
     titles = connection.execute("SELECT title FROM documents").fetchall()
     assert titles == [("untitled",)]
-    connection.execute("PRAGMA user_version = 1")
+    connection.execute(f"PRAGMA user_version = {last}")
     connection.close()
     store = await open_store(path)
     assert await contents(store) == before
     await store.close()
+
+
+async def test_a_file_that_the_first_format_wrote_is_read_and_gets_creators(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(FORMAT_1.read_text("utf-8"))
+    connection.execute("PRAGMA application_id = 0x43524454")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    notes, mail = document_id("notes"), document_id("mail")
+    with pytest.raises(StoreUnavailable, match="opened for writing"):
+        await SqliteStore.open(path, random=Random(1), read_only=True)
+    store = await open_store(path)
+    stored = await read(store, notes)
+    assert stored.creator is None
+    assert stored.updates() == [b"state", b"three"]
+    assert [entry.update for entry in stored.pending] == [b"early", b"earlier"]
+    assert stored.metadata == {"owner/7": b"ada"}
+    assert [entry.update for entry in await store.quarantine(mail)] == [b"bad"]
+    assert await findings(store) == [], "what waits is counted in bytes as well"
+    await store.write([Append(notes, (b"more",), creator="ada"), Release(notes, (1,))])
+    await store.write([Append(OTHER, (b"new",), creator="ada")])
+    assert await store.usage("ada") == Usage(1, 3)
+    assert await findings(store) == []
+    await store.close()
+    with sqlite3.connect(path) as connection:
+        assert check_format(connection) == len(MIGRATIONS) == 2
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN SELECT count(*) FROM documents WHERE creator = 'ada'"
+        ).fetchall()
+    connection.close()
+    assert "documents_by_creator" in plan[0][3]
 
 
 async def test_a_file_of_a_later_version_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -41,9 +41,15 @@ SECRET = "a secret of the tests, long enough"
 ANSWER_SECONDS_MAX = 20.0
 
 
-def token(access: Access = Access.WRITE, *, pattern: str = "team/**", seconds: float = 3600) -> str:
+def token(
+    access: Access = Access.WRITE,
+    *,
+    identity: str = "ana",
+    pattern: str = "team/**",
+    seconds: float = 3600,
+) -> str:
     ends = WallTime(time.time_ns() // 1_000 + round(seconds * 1_000_000))
-    grant = Grant("ana", (Right(pattern, access),), expires_at=ends)
+    grant = Grant(identity, (Right(pattern, access),), expires_at=ends)
     return sign(grant, parse_keys(SECRET), now=WallTime(time.time_ns() // 1_000))
 
 
@@ -210,6 +216,33 @@ async def test_who_may_only_read_reads_and_is_sent_away_when_it_writes(
     async with dial(guarded, room, f"?token={token()}") as again:
         await again.send(encode(SyncStep1(b"\x00")))
         assert (await receive(again, SyncStep2)).update == state
+
+
+async def test_an_identity_fills_its_quota_and_nobody_elses(tmp_path: Path) -> None:
+    settings = {
+        "CRDT_STATE_JWT_SECRET": SECRET,
+        "CRDT_STATE_LIMITS__IDENTITY_DOCUMENTS_MAX": "1",
+    }
+    first, second = DocumentId("team/first"), DocumentId("team/second")
+    state = typed("kept")
+    with RunningServer(tmp_path, settings) as server:
+        for document in (first, second):
+            async with dial(server, document, f"?token={token()}") as wire:
+                await wire.send(encode(Update(state)))
+                if document == first:
+                    await wire.send(encode(SyncStep1(b"\x00")))
+                    assert (await receive(wire, SyncStep2)).update == state
+                else:
+                    code, reason, denied = await ending(wire)
+                    assert code == 4430
+                    assert "identity_documents_max = 1" in reason
+                    assert denied == reason
+        async with dial(server, second, f"?token={token(identity='bob')}") as wire:
+            await wire.send(encode(Update(state)))
+            await wire.send(encode(SyncStep1(b"\x00")))
+            assert (await receive(wire, SyncStep2)).update == state
+        assert b"crdt_state_quotas_exceeded_total 1.0" in server.get("/metrics")[1]
+        assert server.complaints() == []
 
 
 @pytest.mark.node

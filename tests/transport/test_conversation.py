@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from crdt_state.errors import EditNotStored, EditRefused
+from crdt_state.identifiers import DocumentId
 from crdt_state.protocol.ywebsocket import SyncStep1, SyncStep2, Update, decode, encode
 from crdt_state.security.grant import Access, Grant, Right
+from crdt_state.storage.contract import Append, Forget
 from crdt_state.sync.exchange import Progress
 from crdt_state.transport.link import Link, Refused, Wire
 from crdt_state.transport.memory import MemoryConnection, memory_pair
@@ -26,6 +28,7 @@ from wired import (
     opened_server,
     text_of,
     turn,
+    typed,
     until,
 )
 
@@ -304,7 +307,7 @@ class Refusing:
         await end.close(self.code, "not here")
 
 
-@pytest.mark.parametrize("code", [4404, 4423, 4413, 4422])
+@pytest.mark.parametrize("code", [4404, 4423, 4430, 4413, 4422])
 async def test_a_remote_that_will_not_have_a_document_is_asked_again_much_later(code: int) -> None:
     remote = Refusing(code, is_greeting=False)
     async with opened_replica(limits=PATIENT_AFTER_NO) as one:
@@ -405,6 +408,39 @@ async def test_an_edit_without_the_right_to_write_stays_where_it_is(wire: Wire) 
         assert await owed(one, link) == [NOTES]
         assert await one.store.quarantine(NOTES) == ()
         assert "4403" in (link.last_error or "")
+
+
+async def test_an_edit_beyond_a_quota_stays_where_it_is_and_goes_out_once_there_is_room(
+    wire: Wire,
+) -> None:
+    limits = replace(IMPATIENT, identity_documents_max=1, refused_seconds=0.0)
+    store = GatedStore(limits=limits)
+    await store.write([Append(DocumentId("old"), (typed("o"),), creator="writer")])
+    async with (
+        opened_server(store, limits=limits, authentication=Writer()) as server,
+        opened_replica(limits=limits) as one,
+    ):
+        link = connected(one, server, wire)
+        document = await one.document("notes")
+        document.text("text").insert(0, "hello")
+        await until(lambda: server.listener.traffic.beyond_quota > 3)
+        assert not document.is_closed
+        assert await owed(one, link) == [NOTES]
+        assert await one.store.quarantine(NOTES) == ()
+        assert "4430" in (link.last_error or "")
+        assert "identity_documents_max" in (link.last_error or "")
+        await store.write([Forget(DocumentId("old"))])
+        server.shell.clock.advance(limits.usage_recount_seconds)
+        await link.synced()
+        assert await owed(one, link) == []
+        assert text_of(store.appended()) == "hello"
+
+
+class Writer:
+    """An authentication that lets everybody write, as one identity."""
+
+    def grant(self, token: str | None, *, now: object) -> Grant:
+        return Grant("writer", (Right("**", Access.WRITE),))
 
 
 # --- a remote that does not read, or does not keep ------------------------------------------------

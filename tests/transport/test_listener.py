@@ -10,7 +10,7 @@ import pytest
 
 from crdt_state.clocks import WallTime
 from crdt_state.errors import StoreFull, StoreUnavailable, TokenRejected, WorkerFailed
-from crdt_state.identifiers import ClientId
+from crdt_state.identifiers import ClientId, DocumentId
 from crdt_state.model.awareness import AwarenessEntry, encode_awareness
 from crdt_state.model.engine import EMPTY_VECTOR
 from crdt_state.protocol.ywebsocket import (
@@ -25,12 +25,14 @@ from crdt_state.protocol.ywebsocket import (
     encode,
 )
 from crdt_state.security.grant import Access, Grant, Right
+from crdt_state.storage.contract import Append, Fold, Forget, Write
 from crdt_state.transport.connection import ConnectionEnded
 from crdt_state.transport.memory import MemoryConnection
 from wired import (
     BROKEN,
     IMPATIENT,
     NOTES,
+    OTHER,
     GatedStore,
     Server,
     opened_server,
@@ -307,6 +309,142 @@ async def test_who_asks_and_never_reads_is_sent_away() -> None:
             greedy.say(SyncStep1(EMPTY_VECTOR))
         await until(lambda: server.listener.traffic.dropped_as_slow == 1)
         assert (await greedy.ended()).code == 4408
+
+
+# --- quotas -------------------------------------------------------------------------------------
+
+
+class ByName:
+    """Whose token is a name may write as that identity."""
+
+    def grant(self, token: str | None, *, now: WallTime) -> Grant:
+        return Grant(token, (Right("**", Access.WRITE),))
+
+
+async def named(server: Server, name: str | None, document: str = "notes") -> Peer:
+    """A peer of this name, whom the server has let in."""
+    found = Peer(server.visit(document, token=name))
+    await found.hear(SyncStep1)
+    return found
+
+
+async def test_a_new_document_beyond_its_creators_quota_does_not_begin() -> None:
+    limits = replace(IMPATIENT, identity_documents_max=2)
+    async with opened_server(limits=limits, authentication=ByName()) as server:
+        for name in ("one", "two"):
+            ada = await named(server, "ada", name)
+            ada.say(Update(typed("a")))
+            assert await ada.text() == "a"
+        third = await named(server, "ada", "three")
+        third.say(SyncStep2(b"\0\0"))  # what every stock client says first
+        assert await third.text() == ""
+        third.say(Update(typed("a")))
+        ended = await third.ended()
+        assert ended.code == 4430
+        assert "identity_documents_max = 2" in ended.reason
+        store, three = server.shell.store, DocumentId("three")
+        assert await store.read(three) is None, "nothing is kept of it, in quarantine neither"
+        assert server.listener.traffic.beyond_quota == 1
+        ada.say(Update(typed("b", at=1)))
+        assert await ada.text() == "ab", "documents that exist may grow"
+        bob = await named(server, "bob", "three")
+        bob.say(Update(typed("b", client=2)))
+        assert await bob.text() == "b", "others are not concerned"
+        assert (await store.usage("bob")).documents == 1
+
+
+async def test_a_document_whose_creator_is_beyond_the_quota_grows_by_nobodys_hand() -> None:
+    limits = replace(IMPATIENT, identity_stored_bytes_max=2 * len(typed("a")))
+    async with opened_server(limits=limits, authentication=ByName()) as server:
+        ada = await named(server, "ada")
+        ada.say(Update(typed("a")), Update(typed("b", client=2)))
+        assert await ada.text() == "ab"
+        await ada.end.close()
+        bob = await named(server, "bob")
+        bob.say(Update(typed("c", client=3)))
+        ended = await bob.ended()
+        assert ended.code == 4430
+        assert "identity_stored_bytes_max" in ended.reason
+        assert "ada" not in ended.reason
+        bob = await named(server, "bob", "other")
+        bob.say(Update(typed("c", client=3)))
+        assert await bob.text() == "c", "in a document of his own he may write"
+        assert len(server.shell.store.appended()) == 2
+        assert await server.shell.store.quarantine() == ()
+
+
+async def test_what_is_not_on_the_disk_yet_counts_as_well() -> None:
+    limits = replace(IMPATIENT, identity_stored_bytes_max=2 * len(typed("a")))
+    async with opened_server(limits=limits, authentication=ByName()) as server:
+        ada = await named(server, "ada")
+        ada.say(*(Update(typed("a", client=client)) for client in (1, 2, 3)))
+        assert (await ada.ended()).code == 4430
+        assert len(server.shell.store.appended()) == 2
+
+
+async def test_what_is_held_may_be_repeated_beyond_a_quota() -> None:
+    limits = replace(IMPATIENT, identity_stored_bytes_max=len(typed("a")))
+    async with opened_server(limits=limits, authentication=ByName()) as server:
+        ada = await named(server, "ada")
+        ada.say(Update(typed("a")), SyncStep2(typed("a")), Update(typed("a")))
+        assert await ada.text() == "a"
+        ada.say(SyncStep2(typed("a")))
+        assert await ada.text() == "a"
+        assert server.listener.traffic.beyond_quota == 0
+        assert len(server.shell.store.appended()) == 1
+
+
+async def test_what_waits_may_be_repeated_beyond_a_quota_too() -> None:
+    limits = replace(IMPATIENT, identity_stored_bytes_max=len(typed("b", at=1)))
+    async with opened_server(limits=limits, authentication=ByName()) as server:
+        ada = await named(server, "ada")
+        ada.say(Update(typed("b", at=1)), Update(typed("b", at=1)))
+        assert await ada.text() == ""
+        assert server.listener.traffic.beyond_quota == 0
+        assert len((await server.shell.store.read(NOTES)).pending) == 1
+
+
+@pytest.mark.parametrize("makes_room", ["fold", "forget"])
+async def test_what_a_quota_refused_is_let_in_once_there_is_room(makes_room: str) -> None:
+    limits = replace(IMPATIENT, identity_stored_bytes_max=1_000)
+    store = GatedStore(limits=limits)
+    last = await store.write([Append(OTHER, (bytes(995),), creator="ada")])
+    async with opened_server(store, limits=limits, authentication=ByName()) as server:
+        ada = await named(server, "ada")
+        ada.say(Update(typed("a")))
+        assert (await ada.ended()).code == 4430
+        freeing: list[Write] = [Forget(OTHER)]
+        if makes_room == "fold":
+            freeing = [Fold(OTHER, b"state", b"head", last)]
+        await store.write(freeing)
+        server.shell.clock.advance(limits.usage_recount_seconds)
+        ada = await named(server, "ada")
+        ada.say(Update(typed("a")), Update(typed("b", at=1)))
+        assert await ada.text() == "ab", "the same counters are as good as before"
+
+
+async def test_a_quota_that_only_seems_reached_refuses_nothing() -> None:
+    limits = replace(IMPATIENT, identity_stored_bytes_max=500)
+    async with opened_server(limits=limits, authentication=ByName()) as server:
+        ada = await named(server, "ada")
+        for at in range(100):
+            ada.say(Update(typed("a", at=at)))
+            if at % 10 == 9:
+                await server.shell.settled(NOTES)
+                stored = await server.shell.store.read(NOTES)
+                await turn()
+                if stored is not None and stored.log:
+                    await server.shell.compaction.fold(NOTES)
+        assert len(await ada.text()) == 100
+
+
+async def test_without_an_identity_there_is_no_quota() -> None:
+    limits = replace(IMPATIENT, identity_stored_bytes_max=1, identity_documents_max=1)
+    async with opened_server(limits=limits) as server:
+        for name in ("one", "two"):
+            anyone = peer(server, name)
+            anyone.say(Update(typed("a")))
+            assert await anyone.text() == "a"
 
 
 # --- documents ----------------------------------------------------------------------------------

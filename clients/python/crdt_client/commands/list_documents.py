@@ -69,7 +69,9 @@ async def _list(prefix: str, *, bad: bool, as_json: bool, store: Path | None) ->
                 if bad and reason is None:
                     continue
                 if as_json:
-                    write_json({**summary.in_numbers(), "trouble": reason})
+                    write_json(
+                        {**summary.in_numbers(), "creator": summary.creator, "trouble": reason}
+                    )
                 else:
                     found.append((summary, reason))
         place = opened.path

@@ -99,7 +99,7 @@ async def _show(
         content = shown(content)
     clients = len(decode_state_vector(digests.vector))
     if as_json:
-        described = {**summary.in_numbers(), "trouble": reason}
+        described = {**summary.in_numbers(), "creator": summary.creator, "trouble": reason}
         described |= {
             "clients": clients,
             "state_vector_bytes": len(digests.vector),
