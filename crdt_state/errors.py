@@ -18,11 +18,13 @@
     ├── RemoteError                     a peer's: it is told, and we go on
     │   ├── TokenRejected               a token that proves nothing here
     │   ├── RemoteProtocolError         bytes or an order of messages that the protocol forbids
+    │   ├── EpochOutdated               said in an epoch of a chain that has ended
     │   ├── EditRefused                 a remote does not let our own user's edit in; handed back
     │   └── UpdateRefused               an update that is not let in
     │       ├── UpdateMalformed         not an update, or one that would harm the engine
     │       ├── UpdateTooLarge          beyond a bound of `Limits`
     │       ├── DependsOnRefused        builds on a range that was refused
+    │       ├── NotHead                 a write elsewhere than at the head of a chain
     │       ├── DocumentSetAside        its whole document waits for a person to look at it
     │       ├── QuotaExceeded           the document's creator has no room left
     │       └── WriteNotPermitted       the author may not write here
@@ -59,12 +61,14 @@ __all__ = [
     "EditNotStored",
     "EditRefused",
     "EngineFailed",
+    "EpochOutdated",
     "FoldOutdated",
     "IndexOutOfRange",
     "InvalidDocumentId",
     "InvalidPattern",
     "KeyNotUsable",
     "LimitExceeded",
+    "NotHead",
     "NotImportable",
     "ObserversFailed",
     "QuotaExceeded",
@@ -231,6 +235,15 @@ class RemoteProtocolError(RemoteError):
         self.code = code
 
 
+class EpochOutdated(RemoteError):
+    """A frame or a configuration of an epoch that has ended: whoever sent it has to catch up."""
+
+    def __init__(self, epoch: int, current: int) -> None:
+        super().__init__(f"epoch {epoch} has ended; this is epoch {current}")
+        self.epoch = epoch
+        self.current = current
+
+
 class EditRefused(RemoteError):
     """A remote does not let in what was edited here; `updates` hands it back.
 
@@ -325,6 +338,16 @@ class QuotaExceeded(UpdateRefused):
         self.limit = limit
         self.allowed = allowed
         self.is_counted = is_counted
+
+
+class NotHead(UpdateRefused):
+    """A write elsewhere than at the head of a chain; `head` is the replica to write to."""
+
+    code = 4421
+
+    def __init__(self, head: bytes) -> None:
+        super().__init__(f"writes enter this chain at its head, replica {head.hex()}")
+        self.head = head
 
 
 class DocumentSetAside(UpdateRefused):

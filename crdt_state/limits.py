@@ -117,6 +117,15 @@ class Limits:
     usages_kept_max: int = 10_000
     usage_recount_seconds: float = 1.0
 
+    # A walk over a scope's trie (merkle); both sides of it are bound by the smaller message.
+    walk_message_bytes_max: int = 1024 * 1024
+    walk_requests_max: int = 64
+    walk_differences_max: int = 4_000_000
+
+    # Who is known beside those that were configured (topology).
+    members_max: int = 1_024
+    member_address_bytes_max: int = 2_048
+
     # Identity (security).
     token_bytes_max: int = 7_168
     token_rights_max: int = 256
