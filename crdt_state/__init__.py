@@ -57,10 +57,11 @@ if TYPE_CHECKING:
     from crdt_state.replica.events import EventsMissed, changes
     from crdt_state.replica.open_document import OpenDocument
     from crdt_state.replica.presence import Presence
+    from crdt_state.replica.receipts import Level, Receipt, Replication
     from crdt_state.storage.memory import MemoryStore
     from crdt_state.storage.sqlite import SqliteStore
     from crdt_state.sync.exchange import Progress
-    from crdt_state.transport.link import Link
+    from crdt_state.transport.link import Link, Wire
     from crdt_state.transport.replica import Replica
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "Insert",
     "KeyChange",
     "LimitExceeded",
+    "Level",
     "Limits",
     "Link",
     "List",
@@ -100,13 +102,16 @@ __all__ = [
     "MovableList",
     "MultiValueEvent",
     "MultiValueRegister",
+    "NotYetReplicated",
     "ObserversFailed",
     "OpenDocument",
     "Position",
     "Presence",
     "Progress",
+    "Receipt",
     "RegisterEvent",
     "Replica",
+    "Replication",
     "Retain",
     "RootTypeConflict",
     "Set",
@@ -122,6 +127,7 @@ __all__ = [
     "UpdateTooLarge",
     "UsageError",
     "ValueNotStorable",
+    "Wire",
     "changes",
     "document_id",
 ]
@@ -137,6 +143,7 @@ _NAMES_OF = {
         "EngineFailed",
         "IndexOutOfRange",
         "LimitExceeded",
+        "NotYetReplicated",
         "ObserversFailed",
         "RootTypeConflict",
         "StoreError",
@@ -164,10 +171,11 @@ _NAMES_OF = {
     "replica.events": ["EventsMissed", "changes"],
     "replica.open_document": ["OpenDocument"],
     "replica.presence": ["Presence"],
+    "replica.receipts": ["Level", "Receipt", "Replication"],
     "storage.memory": ["MemoryStore"],
     "storage.sqlite": ["SqliteStore"],
     "sync.exchange": ["Progress"],
-    "transport.link": ["Link"],
+    "transport.link": ["Link", "Wire"],
     "transport.replica": ["Replica"],
 }
 

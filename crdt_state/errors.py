@@ -35,6 +35,7 @@
     │   ├── StoreUnavailable            an I/O error
     │   ├── EditNotStored               our own user's edit is not on the disk; it is handed back
     │   └── StoreTooNew                 written by a later version of this software
+    ├── NotYetReplicated                too few others hold an edit so far; the receipt stays good
     ├── EngineFailed                    the native engine panicked: the document must be rebuilt
     ├── ObserversFailed                 (ExceptionGroup) callbacks raised after a transaction
     ├── WorkerFailed                    a worker process did not bring its job to an end
@@ -70,6 +71,7 @@ __all__ = [
     "LimitExceeded",
     "NotHead",
     "NotImportable",
+    "NotYetReplicated",
     "ObserversFailed",
     "QuotaExceeded",
     "RemoteError",
@@ -401,6 +403,23 @@ class EditNotStored(StoreError):
 
 class StoreTooNew(StoreError):
     """The file was written by a later version of this software."""
+
+
+class NotYetReplicated(CrdtStateError):
+    """Fewer others hold an edit than were waited for; it is on our own disk, and on its way.
+
+    The receipt stays good: wait again, or look at `Receipt.holders`.
+    """
+
+    def __init__(self, document: str, level: str, wanted: int, found: int) -> None:
+        super().__init__(
+            f"{found} of {wanted} other replicas hold the edit in {document!r} ({level}); "
+            f"it is stored here and goes out when they can be reached"
+        )
+        self.document = document
+        self.level = level
+        self.wanted = wanted
+        self.found = found
 
 
 class EngineFailed(CrdtStateError):

@@ -8,6 +8,7 @@ true: it closes, and hands the edit back.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import TYPE_CHECKING
 
 from crdt_state.errors import (
@@ -26,6 +27,7 @@ from crdt_state.model.surrogates import heal
 from crdt_state.replica.admission import Author
 from crdt_state.replica.document_core import LOCAL
 from crdt_state.replica.presence import Presence
+from crdt_state.replica.receipts import Level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from crdt_state.clocks import HybridClock
     from crdt_state.identifiers import DocumentId, Incarnation
     from crdt_state.replica.document_core import Delta, Refusal
+    from crdt_state.replica.receipts import Receipt, Replication
     from crdt_state.replica.shell import ReplicaShell
 
 __all__ = ["OpenDocument"]
@@ -69,6 +72,7 @@ class OpenDocument(Document):
         self.presence = Presence(self.client_id, shell.clock, shell.limits)
         self._shell = shell
         self._error: Exception | None = None
+        self._receipts: weakref.WeakSet[Receipt] = weakref.WeakSet()
         self._is_closed = False
         self._postponed: list[bytes] = []
         self._refused: list[Refusal] = []
@@ -144,6 +148,22 @@ class OpenDocument(Document):
                 raise
         if self._error is not None:
             raise self._error
+
+    async def commit(
+        self, replication: Replication | None = None, *, seconds_max: float | None = None
+    ) -> Receipt:
+        """A receipt for every edit made so far, which is then on the disk.
+
+        With `replication` this also waits, for `seconds_max` at most, until so many other
+        replicas hold them.  Raises what `saved` does, and `NotYetReplicated`, after which the
+        edits are as safe here as before and still on their way.
+        """
+        await self.saved()
+        receipt = self._shell.holdings.of(self.id).receipt(self._shell.last)
+        self._receipts.add(receipt)
+        if replication is not None and replication.others:
+            await receipt.reached(Level.DURABLE, replication.others, seconds_max=seconds_max)
+        return receipt
 
     def close(self) -> None:
         """End; what was edited will still be stored."""
@@ -241,6 +261,8 @@ class OpenDocument(Document):
     def _end(self, error: Exception) -> None:
         if self._error is None:
             self._error = error
+        for receipt in tuple(self._receipts):
+            receipt.fail(error)
         self.close()
 
 

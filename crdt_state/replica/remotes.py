@@ -17,7 +17,9 @@ from crdt_state.errors import LimitExceeded, StoreCorrupt
 from crdt_state.storage.contract import Append, ClearOutbox, SetMetadata
 
 if TYPE_CHECKING:
-    from crdt_state.identifiers import DocumentId
+    from collections.abc import AsyncIterator
+
+    from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId
     from crdt_state.limits import Limits
     from crdt_state.replica.core import ReplicaCore
     from crdt_state.storage.contract import Store, Write
@@ -26,6 +28,9 @@ __all__ = ["Remotes"]
 
 KEY = "remotes"
 """Metadata of the replica: the list, as a JSON array of addresses."""
+
+MET = "met/"
+"""Metadata of the replica: which replica and incarnation a remote, by its address, was last."""
 
 PAGE = 1_000
 
@@ -67,10 +72,7 @@ class Remotes:
         """
         if remote in self._known:
             return
-        after = ""
-        while page := await self._store.list(after=after, limit=PAGE):
-            after = page[-1].document
-            await self._store.write([Append(line.document, (), (remote,)) for line in page])
+        await self._owe_everything(remote)
         # Last, so that a kill on the way begins this anew.
         self.check_room(remote)
         self._known[remote] = None
@@ -80,12 +82,33 @@ class Remotes:
             del self._known[remote]
             raise
 
+    async def met(self, remote: str, replica: ReplicaId, incarnation: Incarnation) -> bool:
+        """A remote has said who it is; whether it is owed everything again.
+
+        So it is when it is another replica than it was, or lives another life: what it confirmed
+        before, it may no longer hold.  Raises `StoreError`.
+        """
+        key, who = MET + remote, replica + incarnation
+        before = await self._store.metadata(key)
+        if before == who:
+            return False
+        if before is not None:
+            await self._owe_everything(remote)
+        await self._store.write([SetMetadata(key, who)])
+        return before is not None
+
+    async def _owe_everything(self, remote: str) -> None:
+        after = ""
+        while page := await self._store.list(after=after, limit=PAGE):
+            after = page[-1].document
+            await self._store.write([Append(line.document, (), (remote,)) for line in page])
+
     async def forget(self, remote: str) -> None:
         """Take a remote off the list, and what it is owed out of the outbox."""
         self._core.remove_remote(remote)
         # First, so that a remote whose outbox is being emptied never counts as known.
         if self._known.pop(remote, "") is None:
-            await self._store.write([self._list()])
+            await self._store.write([self._list(), SetMetadata(MET + remote, None)])
         while page := await self._store.outbox(remote, limit=PAGE):
             await self._store.write(
                 [ClearOutbox(remote, entry.document, entry.through) for entry in page]
@@ -98,6 +121,25 @@ class Remotes:
             for other in self._known
             if other != remote and not await self._is_owed(other, document)
         ]
+
+    async def only_here(self) -> AsyncIterator[DocumentId]:
+        """Documents with something that no remote is known to hold, in the order of ids."""
+        after = ""
+        first, *others = self._known or (None,)
+        while True:
+            if first is None:
+                documents = [
+                    line.document for line in await self._store.list(after=after, limit=PAGE)
+                ]
+            else:
+                page = await self._store.outbox(first, after=after, limit=PAGE)
+                documents = [entry.document for entry in page]
+            if not documents:
+                return
+            after = documents[-1]
+            for document in documents:
+                if all([await self._is_owed(other, document) for other in others]):
+                    yield document
 
     async def _is_owed(self, remote: str, document: DocumentId) -> bool:
         # Every prefix of an id comes before it, and few ids lie between the longest and itself.

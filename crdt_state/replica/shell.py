@@ -37,6 +37,7 @@ from crdt_state.replica.core import ReplicaCore
 from crdt_state.replica.document_core import LOCAL, SET_ASIDE, DocumentCore
 from crdt_state.replica.encodings import Encodings
 from crdt_state.replica.inbox import LARGE_BYTES
+from crdt_state.replica.receipts import Holdings
 from crdt_state.replica.witness import Silent
 from crdt_state.storage.contract import NOTHING, SetMetadata
 
@@ -95,6 +96,7 @@ class ReplicaShell:
         self.core = ReplicaCore(limits)
         self.encodings = Encodings(store, workers, limits)
         self.compaction = Compaction(self)
+        self.holdings = Holdings()
         self.last = NOTHING
         """The greatest sequence that is known to be durable and has been delivered."""
         self._is_listening = is_listening

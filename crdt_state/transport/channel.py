@@ -3,9 +3,8 @@
     opener    use the document ── Open(vector) ──► … ◄── State(vector, n) ── n updates
     both      what the other lacks, then what others edit ── Updates ──► … ◄── Acknowledge
 
-What we send is remembered as (number, position): the number of an update on this channel, and the
-position in our own log through which the peer then holds the document.  An acknowledgement turns
-the one into the other, which is what clears an outbox and fulfils a receipt.
+What a peer has acknowledged is a position in our own log (`sync/acknowledging`), which is what
+clears an outbox and fulfils a receipt.
 
 1. An update is acknowledged as durable when the commit that holds it has returned; as applied when
    nothing that it depends on is missing.  From a refused one on, nothing is.
@@ -43,6 +42,7 @@ from crdt_state.protocol.peer.messages import (
 from crdt_state.replica.document_core import NOBODY, Delta
 from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.storage.contract import NOTHING, Sequence
+from crdt_state.sync.acknowledging import Brought, Sent
 from crdt_state.transport.reception import take_update
 from crdt_state.transport.shortfall import Shortfall
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from collections.abc import Sequence as Many
 
-    from crdt_state.identifiers import DocumentId
+    from crdt_state.identifiers import DocumentId, ReplicaId
     from crdt_state.replica.admission import Author
     from crdt_state.replica.document_core import Refusal
     from crdt_state.replica.shell import ReplicaShell
@@ -77,9 +77,6 @@ class Attendant(Protocol):
     def heard_awareness(self, message: Awareness) -> None:
         """The peer told of clients."""
 
-    def heard_held(self, message: Held) -> None:
-        """The peer told who else holds what we sent."""
-
     def was_refused(self, refusal: Refusal) -> None:
         """The peer brought what we do not let in."""
 
@@ -95,12 +92,6 @@ class _Waiting(NamedTuple):
     is_of_state: bool
 
 
-class _Sent(NamedTuple):
-    number: int
-    position: Sequence
-    """What of our log the peer holds, of this document, once this is durable there."""
-
-
 class Channel:
     """A subscriber of the replica, and what a connection calls when the peer has said something."""
 
@@ -111,23 +102,26 @@ class Channel:
         document: DocumentId,
         attendant: Attendant,
         *,
+        peer: ReplicaId,
         source: int,
         author: Author,
         name: str,
     ) -> None:
-        """`author` is who the peer is to admission, `name` what is stored as its name."""
+        """A channel that is not open yet.
+
+        `peer` is the replica at the other end, `author` who that is to admission, and `name` what
+        is stored as the source of what it brings.
+        """
         self.document = document
+        self.peer = peer
         self.number = -1
         self.author = author
         self.source = source
         self.has_all = False
         """Whether what the peer held when this was opened is durable here."""
-        self.durable_through = NOTHING
-        """Position in our log through which the peer is known to hold this document, durably."""
-        self.applied_through = NOTHING
-        """The same of what has been integrated there."""
         self._shell = shell
         self._wire = wire
+        self._holders = shell.holdings.of(document)
         self._attendant = attendant
         self._name = name
         self.is_over = False
@@ -136,10 +130,11 @@ class Channel:
         # To be sent.
         self._queue: deque[_Waiting] = deque()
         self._queue_bytes = 0
-        self._sent: deque[_Sent] = deque()
-        self._sent_not_applied: deque[_Sent] = deque()
+        self._sent = Sent()
         self._shortfall = Shortfall(source, shell.limits)
         self._is_behind = True
+        self._is_confirmed = False
+        """Whether what the peer said that it held is known to be on its disk."""
         self.has_begun = False
         """Whether the peer has told us what it holds: it lets us in."""
         self._catching_up: asyncio.Task[None] | None = None
@@ -156,6 +151,7 @@ class Channel:
         self._undecided: deque[tuple[int, bytes]] = deque()
         self._acknowledged = (0, 0)
         self._refused_from: int | None = None
+        self._brought = Brought()
         self._to_receive: int | None = None
         self._settling: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -181,6 +177,7 @@ class Channel:
         self.has_begun = True
         vector = await self._read_vector(state_vector)
         await self._catch_up(vector, is_answer=True)
+        self._confirm()
 
     def end(self) -> None:
         """Let go of the document; whoever calls this closes the channel."""
@@ -192,6 +189,7 @@ class Channel:
             task.cancel()
         self._queue.clear()
         self._barriers.clear()
+        self._holders.leave(self)
         if self._is_used:
             self._shell.leave(self.document, self.source)
 
@@ -217,11 +215,12 @@ class Channel:
     @property
     def has_confirmed_all(self) -> bool:
         """Whether the peer holds, durably, everything of the document that was delivered."""
-        return not self._is_behind and not self._queue and not self._sent
+        is_all_sent = self._is_confirmed and not self._is_behind and not self._queue
+        return is_all_sent and self._sent.is_all_durable
 
     def holds_through(self) -> Sequence:
-        """As `durable_through`, and as far as our log goes where nothing is under way."""
-        return self._shell.last if self.has_confirmed_all else self.durable_through
+        """Position in our log through which the peer is known to hold this document, durably."""
+        return self._shell.last if self.has_confirmed_all else Sequence(self._sent.durable_through)
 
     # --- as a subscriber ---------------------------------------------------------------------
 
@@ -274,7 +273,7 @@ class Channel:
             case Awareness():
                 self._attendant.heard_awareness(message)
             case Held():
-                self._attendant.heard_held(message)
+                self._hear_held(message)
             case Barrier():
                 self._start(self._pass_barrier())
             case Passed():
@@ -303,9 +302,7 @@ class Channel:
             if not is_of_state:
                 self._queue_bytes -= len(update)
         number = self._wire.protocol.send_updates(self.number, tuple(batch))
-        sent = _Sent(number, position)
-        self._sent.append(sent)
-        self._sent_not_applied.append(sent)
+        self._sent.add(number, position)
         self._pass_barriers()
         return bool(self._queue) or self._is_behind
 
@@ -328,8 +325,20 @@ class Channel:
         """Bring what a peer that has told us its vector lacks."""
         try:
             await self._catch_up(await self._read_vector(state_vector))
+            self._confirm()
         except CrdtStateError as error:
             self._fail(error)
+
+    def _confirm(self) -> None:
+        """Ask once: a state vector may be ahead of the disk by what is being committed."""
+        if not self.is_over:
+            self.barrier().add_done_callback(lambda _: self._was_confirmed())
+
+    def _was_confirmed(self) -> None:
+        if not self.is_over:
+            self._is_confirmed = True
+            self.speak()
+            self._attendant.progressed()
 
     async def _come_back(self) -> None:
         try:
@@ -391,9 +400,30 @@ class Channel:
         return await asyncio.to_thread(portions, update, size_max // 2)
 
     def _was_acknowledged(self, durable: int, applied: int) -> None:
-        self.durable_through = _through(self._sent, durable, self.durable_through)
-        self.applied_through = _through(self._sent_not_applied, applied, self.applied_through)
+        self._sent.acknowledged(durable, applied)
+        self.speak()
         self._attendant.progressed()
+
+    # --- as a talker of the holdings ---------------------------------------------------------
+
+    def speak(self) -> None:
+        """Say how far the peer holds the document."""
+        is_all_applied = self.has_confirmed_all and self._sent.is_all_applied
+        applied = self._shell.last if is_all_applied else Sequence(self._sent.applied_through)
+        self._holders.said(self.peer, self.holds_through(), applied)
+
+    def heard(self, replica: ReplicaId, durable: Sequence) -> None:
+        """Tell the peer who else holds what it brought."""
+        if replica != self.peer:
+            through = self._brought.news_of(replica, durable)
+            if through is not None:
+                self._wire.protocol.say(Held(self.number, replica, through))
+                self._wire.touch()
+
+    def _hear_held(self, message: Held) -> None:
+        position = self._sent.position_of(message.through)
+        if position:
+            self._holders.said(message.replica, Sequence(position), NOTHING)
 
     # --- receiving ---------------------------------------------------------------------------
 
@@ -456,6 +486,10 @@ class Channel:
                 await self._shell.settled(self.document)
                 self._settled = through
                 if size:
+                    self._brought.add(through, self._shell.last)
+                    for replica, durable in self._holders.durable():
+                        self.heard(replica, durable)
+                if size:
                     self._wire.protocol.grant(size)
                 self._acknowledge()
         except CrdtStateError as error:
@@ -493,6 +527,7 @@ class Channel:
     async def _use(self) -> None:
         await self._shell.use(self.document, self.source, self)
         self._is_used = True
+        self._holders.join(self)
         if self.is_over:  # it ended while the document was being loaded
             self._shell.leave(self.document, self.source)
 
@@ -514,11 +549,3 @@ class Channel:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _through(sent: deque[_Sent], number: int, before: Sequence) -> Sequence:
-    """Drop what is acknowledged through `number`; the position through which all is now held."""
-    while sent and sent[0].number <= number:
-        before = sent.popleft().position
-    # Nothing of this document lies between what was acknowledged and what is next.
-    return Sequence(max(before, sent[0].position - 1)) if sent else before

@@ -91,7 +91,15 @@ class Link:
         )
         self._line: PeerLine | None = None
         if wire is Wire.REPLICA:
-            self._line = PeerLine(shell, self.remote, dial, token=token, changed=self._line_changed)
+            self._line = PeerLine(
+                shell,
+                self.remote,
+                dial,
+                token=token,
+                changed=self._line_changed,
+                remotes=remotes,
+                owes_more=self.look_again,
+            )
         self._conversations: dict[DocumentId, Conversation | PeerConversation] = {}
         self._turns: set[DocumentId] = set()
         """Of the conversations, those about documents that are only owed."""

@@ -43,10 +43,11 @@ from crdt_state.transport.reconnect import Backoff
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crdt_state.identifiers import DocumentId
-    from crdt_state.protocol.peer.messages import Awareness, Held
+    from crdt_state.identifiers import DocumentId, ReplicaId
+    from crdt_state.protocol.peer.messages import Awareness
     from crdt_state.replica.document_core import Refusal
     from crdt_state.replica.presence import Presence
+    from crdt_state.replica.remotes import Remotes
     from crdt_state.replica.shell import ReplicaShell
     from crdt_state.transport.connection import Dial
     from crdt_state.transport.conversation import Tie
@@ -76,13 +77,19 @@ class PeerLine:
         *,
         token: str | Callable[[], str] | None,
         changed: Callable[[], None],
+        remotes: Remotes,
+        owes_more: Callable[[], None],
     ) -> None:
+        """`owes_more` is called when documents have come to be owed to the remote."""
         self.last_error: str | None = None
         self.progress = Progress.OFFLINE
         """How far the connection is; REFUSED stands until the remote lets us in or is not there."""
         self.welcome: Welcome | None = None
         """Who is at the other end, of the connection that there is or was last."""
         self._shell = shell
+        self._remote = remote
+        self._remotes = remotes
+        self._owes_more = owes_more
         self._url = remote + PATH
         self._dial = dial
         self._token = token
@@ -108,6 +115,12 @@ class PeerLine:
     def is_up(self) -> bool:
         """Whether both sides have greeted."""
         return self._is_up.is_set()
+
+    def peer(self) -> ReplicaId:
+        """Who is at the other end."""
+        if self.welcome is None:
+            raise AssertionError("asked for once both sides have greeted")
+        return self.welcome.replica
 
     async def wire(self) -> PeerConnection:
         """The connection, once both sides have greeted."""
@@ -154,7 +167,7 @@ class PeerLine:
             wire.touch()
             async for message in wire.messages():
                 if isinstance(message, Welcome):
-                    self._check(message)
+                    await self._meet(message)
                     self.welcome, self._wire = message, wire
                     self._is_up.set()
                     self._show(Progress.CATCHING_UP)
@@ -219,11 +232,15 @@ class PeerLine:
             token=token,
         )
 
-    def _check(self, welcome: Welcome) -> None:
+    async def _meet(self, welcome: Welcome) -> None:
+        """Who is there: one that has begun a new life is owed everything again."""
         if welcome.version != VERSION:
             raise RemoteProtocolError(f"version {welcome.version} was not offered")
         if welcome.replica == self._shell.store.replica_id:
             raise RemoteProtocolError("this is the replica itself; connect to another one")
+        self._shell.holdings.met(welcome.replica, welcome.incarnation)
+        if await self._remotes.met(self._remote, welcome.replica, welcome.incarnation):
+            self._owes_more()
 
     async def _received(self, _: int) -> None:
         await self._shell.has_room()
@@ -357,6 +374,7 @@ class PeerConversation:
                 wire,
                 document,
                 self,
+                peer=self._line.peer(),
                 source=self._tie.source,
                 author=REMOTE,
                 name=f"remote {self._tie.remote}",
@@ -449,9 +467,6 @@ class PeerConversation:
         """Somebody else at this document."""
         if self._presence is not None:
             self._presence.receive(message.payload, link=self._tie.source)
-
-    def heard_held(self, message: Held) -> None:
-        """Nobody asks yet who else holds it."""
 
     def was_refused(self, refusal: Refusal) -> None:
         """The remote brought what we do not let in; it stays out, the rest goes on."""

@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from crdt_state.errors import CrdtStateError, QuotaExceeded, RemoteProtocolError, UpdateRefused
+from crdt_state.identifiers import ReplicaId
 from crdt_state.protocol.peer.conversation import CAPABILITIES, VERSION, Role, SyncProtocol
 from crdt_state.protocol.peer.messages import (
     Authenticate,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from crdt_state.identifiers import DocumentId
-    from crdt_state.protocol.peer.messages import Awareness, Held, Message
+    from crdt_state.protocol.peer.messages import Awareness, Message
     from crdt_state.replica.document_core import Refusal
     from crdt_state.security.grant import Grant
     from crdt_state.transport.connection import Connection
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from crdt_state.transport.room import Room
 
 __all__ = ["PeerVisit"]
+
+NOBODY = ReplicaId(bytes(16))
+"""Until the greeting says who it is."""
 
 EXPIRED = 4401
 FORBIDDEN = 4403
@@ -55,6 +59,7 @@ class PeerVisit:
         self._grant: Grant | None = None
         self._account: Account | None = None
         self._name = ""
+        self._peer = NOBODY
         self._seats: dict[int, _Seat] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._expiry: asyncio.TimerHandle | None = None
@@ -99,6 +104,8 @@ class PeerVisit:
                 f"{hello.version_max}; update the older one",
                 code=VERSION_UNKNOWN,
             )
+        self._peer = hello.replica
+        self._shell.holdings.met(hello.replica, hello.incarnation)
         now = self._shell.clock.wall()
         self._grant = self._listener.authentication.grant(hello.token or self._token, now=now)
         author = Author(self._grant.identity, may_relay=self._grant.may_relay)
@@ -203,6 +210,7 @@ class PeerVisit:
             self.wire,
             document,
             seat,
+            peer=self._peer,
             source=self._shell.new_source(),
             author=self._author_at(document),
             name=self._name,
@@ -262,9 +270,6 @@ class _Seat:
         """Pass it on to everyone at this document."""
         if self.room is not None:
             self.room.receive_awareness(self.channel.source, message.payload)
-
-    def heard_held(self, message: Held) -> None:
-        """A dialler is no relay of ours."""
 
     def was_refused(self, refusal: Refusal) -> None:
         """End the channel with the code and the reason."""

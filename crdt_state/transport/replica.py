@@ -34,7 +34,7 @@ from crdt_state.transport.websocket import WebSocketDial
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator
+    from collections.abc import AsyncIterator, Callable, Generator
     from random import Random
     from types import TracebackType
 
@@ -177,6 +177,13 @@ class Replica(ReplicaShell):
     async def disconnect(self, link: Link) -> None:
         """End a link, as `link.close` does; the remote stays owed what it lacks."""
         await link.close()
+
+    def only_here(self) -> AsyncIterator[DocumentId]:
+        """The documents with edits that are on no other disk yet, as far as is known.
+
+        Of a replica that was never connected, all of them.  Raises `StoreError`.
+        """
+        return self._remotes.only_here()
 
     async def forget_remote(self, url: str) -> None:
         """Owe a remote nothing any more; to connect to it again is to begin anew.

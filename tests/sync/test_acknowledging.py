@@ -1,0 +1,88 @@
+"""`crdt_state.sync.acknowledging`: numbers of a channel, positions of a log, one from the other."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crdt_state.identifiers import ReplicaId
+from crdt_state.sync.acknowledging import REMEMBERED_MAX, REPORTED_MAX, Brought, Sent
+
+ANA, BEN = ReplicaId(b"a" * 16), ReplicaId(b"b" * 16)
+
+
+def sent(*batches: tuple[int, int]) -> Sent:
+    result = Sent()
+    for number, position in batches:
+        result.add(number, position)
+    return result
+
+
+def test_an_acknowledged_number_is_a_position() -> None:
+    tracked = sent((2, 10), (5, 20), (6, 30))
+    tracked.acknowledged(2, 0)
+    assert tracked.durable_through == 19, "nothing of the document lies before what is next"
+    assert tracked.applied_through == 9
+    tracked.acknowledged(6, 5)
+    assert (tracked.durable_through, tracked.applied_through) == (30, 29)
+    assert tracked.is_all_durable
+    assert not tracked.is_all_applied
+
+
+def test_half_of_a_batch_is_not_the_batch() -> None:
+    tracked = sent((2, 10), (5, 20))
+    tracked.acknowledged(4, 4)
+    assert tracked.durable_through == tracked.applied_through == 19
+    assert not tracked.is_all_durable
+
+
+def test_a_relays_report_may_come_long_after_the_acknowledgement() -> None:
+    tracked = sent((2, 10), (5, 20))
+    tracked.acknowledged(5, 5)
+    assert [tracked.position_of(number) for number in (1, 2, 4, 5)] == [0, 10, 10, 20]
+
+
+def test_what_is_too_long_ago_is_unknown_and_nothing_grows() -> None:
+    tracked, brought = Sent(), Brought()
+    for number in range(1, 3 * REMEMBERED_MAX):
+        tracked.add(number, 10 * number)
+        tracked.acknowledged(number, number)
+        brought.add(number, 10 * number)
+    assert tracked.position_of(1) == 0
+    assert len(tracked._lately) == REMEMBERED_MAX
+    assert len(brought._numbers) <= REMEMBERED_MAX
+
+
+def test_of_another_replica_the_peer_is_told_what_is_news() -> None:
+    brought = Brought()
+    brought.add(3, 100)
+    brought.add(7, 200)
+    assert brought.news_of(ANA, 99) is None
+    assert brought.news_of(ANA, 150) == 3
+    assert brought.news_of(ANA, 199) is None
+    assert brought.news_of(ANA, 200) == 7
+    assert brought.news_of(BEN, 10_000) == 7
+    assert brought.news_of(BEN, 10_000) is None
+
+
+def test_of_no_more_than_enough_others_it_is_told() -> None:
+    brought = Brought()
+    brought.add(1, 1)
+    told = [brought.news_of(ReplicaId(bytes([n]) * 16), 1) for n in range(REPORTED_MAX + 5)]
+    assert told == [1] * REPORTED_MAX + [None] * 5
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 5)), max_size=20), st.data())
+def test_nothing_counts_as_held_beyond_what_was_acknowledged(
+    steps: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    tracked, batches = Sent(), [(0, 0)]
+    for more, further in steps:
+        batches.append((batches[-1][0] + more, batches[-1][1] + further))
+        tracked.add(*batches[-1])
+    number = data.draw(st.integers(0, batches[-1][0]))
+    tracked.acknowledged(number, number)
+    first_not_held = next((p for n, p in batches if n > number), None)
+    if first_not_held is not None:
+        assert tracked.durable_through < first_not_held
+    assert tracked.durable_through >= max(p for n, p in batches if n <= number)
