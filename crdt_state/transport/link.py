@@ -140,10 +140,14 @@ class Link:
         self._turns.discard(document)
         return self._conversations.get(document) or self._converse(document)
 
-    async def unfollow(self, document: DocumentId) -> None:
-        """Let a document go, unless it is still to be brought in step."""
-        if self.progress_of(document) is Progress.IN_SYNC:
-            await asyncio.shield(self._end(document))
+    def needs(self, document: DocumentId) -> bool:
+        """Whether a document is still to be brought in step, or somebody waits until it is."""
+        talk = self._conversations.get(document)
+        return talk is None or talk.progress is not Progress.IN_SYNC or talk.is_awaited
+
+    def unfollow(self, document: DocumentId) -> asyncio.Future[None]:
+        """Let go of a document that the link no longer `needs`; done when that has happened."""
+        return asyncio.shield(self._end(document))
 
     async def close(self) -> None:
         """Hang up.  What is not confirmed stays in the outbox for the next time."""

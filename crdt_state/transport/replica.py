@@ -28,7 +28,6 @@ from crdt_state.replica.remotes import Remotes
 from crdt_state.replica.shell import ReplicaShell
 from crdt_state.replica.workers import InProcess
 from crdt_state.storage.sqlite import SqliteStore
-from crdt_state.sync.exchange import Progress
 from crdt_state.transport.link import Link
 from crdt_state.transport.websocket import WebSocketDial
 
@@ -133,7 +132,7 @@ class Replica(ReplicaShell):
             # All links or none: what one brings late, the others are to be told.
             if self._open.get(document) is not opened or not opened.is_closed:
                 continue
-            if any(link.progress_of(document) is not Progress.IN_SYNC for link in self._links):
+            if any(link.needs(document) for link in self._links):
                 continue
             if not self.core.is_busy(document):
                 del self._open[document]

@@ -166,6 +166,22 @@ async def test_a_closed_document_is_let_go_once_it_is_in_step() -> None:
         assert link.progress_of(NOTES) is Progress.IN_SYNC
 
 
+async def test_a_closed_document_is_not_let_go_while_somebody_waits_for_it_to_be_synced() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        link = connected(replica, server)
+        document = await replica.document("notes")
+        await link.synced()
+        await until(lambda: link.progress_of(NOTES) is Progress.IN_SYNC)
+        document.close()
+        waits = asyncio.create_task(link.synced())
+        await turn(1)
+        await replica.let_go_of_closed()
+        await waits
+        await until(lambda: not link.needs(NOTES))
+        await replica.let_go_of_closed()
+        assert link.progress_of(NOTES) is Progress.OFFLINE
+
+
 async def test_an_open_document_is_not_let_go() -> None:
     async with opened_server() as server, opened_replica() as replica:
         link = connected(replica, server)
