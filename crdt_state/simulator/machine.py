@@ -39,10 +39,10 @@ __all__ = ["LIMITS", "Machine"]
 
 LIMITS = Limits(
     # Small, so that a few minutes of editing meet every bound.
-    log_updates_before_fold=60,
+    log_updates_before_fold=40,
     log_bytes_before_fold=8 * 1024,
     wal_bytes_before_checkpoint=128 * 1024,
-    peer_queue_bytes_max=2 * 1024,
+    peer_queue_bytes_max=768,
     writer_queue_bytes_max=4 * 1024,
     encodings_cached_bytes_max=8 * 1024,
     confirm_seconds=1.0,

@@ -16,7 +16,17 @@ from crdt_state.simulator.weather import Kind
 if TYPE_CHECKING:
     from crdt_state.simulator.weather import Weather
 
-__all__ = ["CONTAINERS", "DOCUMENTS", "Fault", "Plan", "Session", "Topology", "draw_plan", "star"]
+__all__ = [
+    "CONTAINERS",
+    "DOCUMENTS",
+    "EDITS",
+    "Fault",
+    "Plan",
+    "Session",
+    "Topology",
+    "draw_plan",
+    "star",
+]
 
 DOCUMENTS = tuple(
     map(
@@ -39,7 +49,11 @@ CONTAINERS = (
 SECONDS = 240.0
 """How long people edit and things go wrong."""
 
-EDITS = 1_000
+READINGS = 3
+"""So often the one who only reads opens each document."""
+
+EDITS = 1_150
+"""So many are tried; some are cut short by what goes wrong, and a thousand are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +127,22 @@ def draw_plan(
     """The plan of a seed."""
     random = Random(f"plan {seed}")  # noqa: S311 - to be repeated, not to be secret
     chosen = topology or star(4)
-    writers = [host for host in chosen.hosts if chosen.dialled_by(host)]
-    sessions: list[Session] = []
+    *writers, reader = [host for host in chosen.hosts if chosen.dialled_by(host)]
+    # Who never edits never asks whether an edit has arrived, and is told of others' all the same.
+    sessions = [
+        Session(
+            at=random.uniform(0.0, SECONDS),
+            host=reader,
+            document=document,
+            container=CONTAINERS[0],
+            edits=0,
+            waits_for="nothing",
+            closes=False,
+            seed=random.getrandbits(64),
+        )
+        for document in DOCUMENTS
+        for _ in range(READINGS)
+    ]
     left = edits
     while left > 0:
         count = min(left, random.randint(4, 20))

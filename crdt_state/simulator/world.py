@@ -42,6 +42,9 @@ __all__ = ["World"]
 QUIET_SECONDS = 300.0
 """So long after the weather has calmed everybody may take to be in step."""
 
+TOLD_SECONDS = 60.0
+"""So long a listener may take to tell those who are in step with it."""
+
 BACKUP_SECONDS = 40.0
 LOOK_SECONDS = 5.0
 
@@ -247,22 +250,57 @@ class World:
     async def _come_in_step(self) -> None:
         try:
             async with asyncio.timeout(QUIET_SECONDS):
-                # First without anybody opening anything: what is owed is brought by links alone.
+                # First without anybody asking: who has a document open is told of everything.
+                await self._be_told()
+                # Then without anybody opening anything: what is owed is brought by links alone.
                 for machine in self.clients:
-                    await self._sync(machine)
+                    await self._within(machine, self._sync(machine))
                 if self._sessions:
                     await asyncio.wait(tuple(self._sessions))
                 await self.faults.tell_the_rest()
                 for machine in self.clients:
-                    if machine.replica is not None:
-                        for document in DOCUMENTS:
-                            await self._open(machine, machine.replica, document)
+                    await self._within(machine, self._open_everything(machine))
                 while not self._are_in_step():
                     await asyncio.sleep(1.0)
                     self.fail_if_found()
         except TimeoutError:
             raise Violation("quiescence", self._who_lags()) from None
         self.checkers.passed["quiescence"] += 1
+
+    async def _be_told(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + TOLD_SECONDS
+        while lacking := self._who_lacks():
+            if loop.time() >= end:
+                raise Violation("quiescence", lacking)
+            await asyncio.sleep(1.0)
+
+    def _who_lacks(self) -> str | None:
+        for machine in self.clients:
+            for link, remote in zip(machine.links, machine.remotes, strict=True):
+                there = self.machines[remote].shell
+                for document, opening in machine.opened.items():
+                    is_told = link.progress_of(document) is Progress.IN_SYNC
+                    if opening.is_closed or not is_told or there is None or machine.shell is None:
+                        continue
+                    known, theirs = machine.shell.core.get(document), there.core.get(document)
+                    if known and theirs and known.head.vector != theirs.head.vector:
+                        return (
+                            f"{machine.name} shows {document!r} as in sync with {remote} and was "
+                            f"not told of all of it within {TOLD_SECONDS:.0f} s"
+                        )
+        return None
+
+    async def _within(self, machine: Machine, work: Coroutine[object, object, None]) -> None:
+        """Do something as part of a machine's process."""
+        if machine.process is None:
+            raise AssertionError(f"{machine.name} was never started")
+        await machine.process.start(work, "healing")
+
+    async def _open_everything(self, machine: Machine) -> None:
+        if machine.replica is not None:
+            for document in DOCUMENTS:
+                await self._open(machine, machine.replica, document)
 
     def _are_in_step(self) -> bool:
         if any(link.progress is not Progress.IN_SYNC for m in self.clients for link in m.links):
@@ -290,8 +328,11 @@ class World:
     def _compare(self) -> None:
         for document in DOCUMENTS:
             digests = {}
+            # Of those who dial one store for each document: reading them all takes as long as
+            # all that went before.
+            witness = self.random.choice(self.clients)
             for machine in self.machines.values():
-                if machine.store is not None:
+                if machine.store is not None and (machine is witness or not machine.remotes):
                     stored = stored_now(machine.store, document)
                     updates = [] if stored is None else stored.updates()
                     digest = worker_jobs.digest(updates, LIMITS).deep_digest

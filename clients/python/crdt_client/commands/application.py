@@ -16,6 +16,7 @@ from crdt_client.commands import (
     list_documents,
     serve,
     show,
+    simulate,
     token,
     version,
 )
@@ -54,6 +55,7 @@ def new_application() -> typer.Typer:
         ("import", import_documents, import_documents.import_documents),
         ("check", check, check.check),
         ("compact", compact, compact.compact),
+        ("simulate", simulate, simulate.simulate),
         ("token", token, token.token),
         ("version", version, version.version),
     ):
