@@ -113,7 +113,7 @@ class Conversation:
         self._timer: asyncio.TimerHandle | None = None
         self._behind_state: list[bytes] | None = None
         self._behind_state_bytes = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._stay: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -362,8 +362,8 @@ class Conversation:
         if self._exchange.is_asking or self._connection is None:
             return  # the answer, or the next connection, asks again
         task = asyncio.create_task(self._ask(self._connection))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     async def _ask(self, connection: Connection) -> None:
         # Only theirs: who begins to wait from here on may have edited what is not durable yet.
@@ -468,8 +468,8 @@ class Conversation:
         connection, self._connection = self._connection, None
         if connection is not None:
             task = asyncio.create_task(connection.close(code, reason))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = None
+            task.add_done_callback(self._tasks.pop)
 
     def _vector(self) -> bytes:
         known = self._shell.core.get(self.document)

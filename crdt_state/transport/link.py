@@ -63,8 +63,8 @@ class Link:
             self.remote, self.source, shell, remotes, dial, self.progress_changed, self._was_refused
         )
         self._conversations: dict[DocumentId, Conversation] = {}
-        self._turns: set[DocumentId] = set()
-        """Of the conversations, those about documents that are only owed."""
+        self._turns: dict[DocumentId, None] = {}
+        """Of the conversations, those about documents that are only owed, in their order."""
         self._ending: dict[DocumentId, asyncio.Task[None]] = {}
         self._resting: dict[DocumentId, Instant] = {}
         self._is_giving_turns = False
@@ -137,7 +137,7 @@ class Link:
         """Keep a document in step that somebody has open; a second call changes nothing."""
         if self._is_closed:
             raise DocumentClosed("this link is closed")
-        self._turns.discard(document)
+        self._turns.pop(document, None)
         return self._conversations.get(document) or self._converse(document)
 
     def needs(self, document: DocumentId) -> bool:
@@ -178,7 +178,7 @@ class Link:
     def _end(self, document: DocumentId) -> asyncio.Task[None]:
         """End a conversation in the background."""
         talk = self._conversations.pop(document)
-        self._turns.discard(document)
+        self._turns.pop(document, None)
         self._last_error = talk.last_error or self._last_error
         task = asyncio.create_task(self._close(talk))
         self._ending[document] = task
@@ -250,7 +250,7 @@ class Link:
         self._is_giving_turns = True
         await self._until(self._has_place)
         if document not in self._conversations:
-            self._turns.add(document)
+            self._turns[document] = None
             self._converse(document)
         return True
 

@@ -65,7 +65,7 @@ class Room:
         self._shell = shell
         self._traffic = traffic
         self._awareness = AwarenessRoom(limits=shell.limits)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
     # --- coming and going --------------------------------------------------------------------
 
@@ -233,6 +233,6 @@ class Room:
 
     def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
         return task
