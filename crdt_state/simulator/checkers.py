@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +28,20 @@ import apsw
 from crdt_state.errors import StoreError
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.model.inspect import inspect
-from crdt_state.storage.sqlite_reading import read_document
+from crdt_state.storage.contract import NOTHING
+from crdt_state.storage.sqlite_reading import read_document, read_since
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Sequence as Many
 
     from crdt_state.identifiers import DocumentId
     from crdt_state.replica.document_core import Delta, Refusal
     from crdt_state.replica.shell import ReplicaShell
-    from crdt_state.simulator.ledger import Entry, Ledger
+    from crdt_state.simulator.ledger import Entry as Written
+    from crdt_state.simulator.ledger import Ledger
     from crdt_state.simulator.stores import SimulatedStore
-    from crdt_state.storage.contract import StoredDocument
+    from crdt_state.storage.contract import Entry, Sequence, StoredDocument
 
 __all__ = ["CHECKERS", "Checkers", "Probe", "Violation", "stored_now"]
 
@@ -54,6 +58,9 @@ CHECKERS = (
     "verified",
     "silence",
 )
+
+MESSAGES_BEYOND_BOUND = 4
+"""What may still be written when a line is at its bound: a state, and what goes behind it."""
 
 REMEMBERED_UPDATES = 4_096
 
@@ -90,14 +97,14 @@ class Checkers:
             self._fail("incarnation", f"the store of {host} {was}")
         if expects_new:
             self.passed["incarnation"] += 1
-        documents: dict[DocumentId, list[Entry]] = {}
+        documents: dict[DocumentId, list[Written]] = {}
         for entry in self.ledger:
             if host in entry.kept_by:
                 documents.setdefault(entry.document, []).append(entry)
         for entries in documents.values():
             self.keeps(host, store, entries)
 
-    def keeps(self, host: str, store: SimulatedStore, entries: Iterable[Entry]) -> None:
+    def keeps(self, host: str, store: SimulatedStore, entries: Iterable[Written]) -> None:
         """A store holds all of these."""
         vectors: dict[DocumentId, Mapping[int, int]] = {}
         for entry in entries:
@@ -127,6 +134,12 @@ class Checkers:
             if size > most + 8 * message:
                 self._fail("bounds", f"{size:,} bytes {what} at {host}, with a bound of {most:,}")
         self.passed["bounds"] += 1
+
+    def sent_within(self, queue_bytes_max: int, *, buffered: int, message: int) -> None:
+        """No line has ever buffered more than its bound and the messages on top of it."""
+        most = queue_bytes_max + MESSAGES_BEYOND_BOUND * message
+        if buffered > most:
+            self._fail("bounds", f"{buffered:,} bytes waited to be sent, with a bound of {most:,}")
 
     # --- at the end --------------------------------------------------------------------------
 
@@ -171,8 +184,8 @@ class Checkers:
         document: DocumentId,
         where: str,
         value: int,
-        written: Iterable[Entry],
-        promised: Sequence[Entry],
+        written: Iterable[Written],
+        promised: Many[Written],
     ) -> None:
         least = sum(entry.amount for entry in promised)
         most = sum(entry.amount for entry in written)
@@ -198,39 +211,53 @@ class Probe:
         self._document = document
         self._store = store
         stored = stored_now(store, document)
-        self._last = 0 if stored is None else int(stored.last)
+        self._last = NOTHING if stored is None else stored.last
 
-    def deliver(self, deltas: Sequence[Delta]) -> None:
+    def deliver(self, deltas: Many[Delta]) -> None:
         """These are durable, it says."""
-        stored = stored_now(self._store, self._document)
-        if stored is None:
-            self._wrong("something was delivered of a document that is not there")
-            return
-        folded = 0 if stored.checkpoint is None else int(stored.checkpoint.through)
-        rows = iter([entry for entry in stored.log if entry.sequence > self._last])
-        if folded <= self._last:
-            for delta in deltas:
-                if not any(entry.update == delta.update for entry in rows):
-                    self._wrong("what was delivered is not in the log, or not in that order")
-                    return
+        entries = _log_behind(self._store, self._document, self._last)
+        rows = iter(entries)
+        if all(any(entry.update == delta.update for entry in rows) for delta in deltas):
             self._checkers.passed["order"] += 1
-        self._last = int(stored.last)
+        elif not self._was_folded():
+            found = Violation(
+                "order",
+                f"what was delivered of {self._document!r} at {self._host} is not in the log, "
+                f"or not in that order",
+            )
+            self._checkers.note(found)
+        if entries:
+            self._last = entries[-1].sequence
+
+    def _was_folded(self) -> bool:
+        """Whether rows that it has not seen are in a checkpoint by now."""
+        stored = stored_now(self._store, self._document)
+        point = None if stored is None else stored.checkpoint
+        return point is not None and point.through > self._last
 
     def refused(self, refusal: Refusal) -> None:
         """Somebody else's trouble."""
 
-    def lost(self, error: Exception, own_edits: Sequence[bytes]) -> None:
+    def lost(self, error: Exception, own_edits: Many[bytes]) -> None:
         """Whoever asked for this probe asks again."""
-
-    def _wrong(self, what: str) -> None:
-        self._checkers.note(Violation("order", f"{what} ({self._document!r} at {self._host})"))
 
 
 def stored_now(store: SimulatedStore, document: DocumentId) -> StoredDocument | None:
     """What a store holds of a document, read beside its owner and in spite of an ill disk."""
+    with _beside_its_owner(store, document):
+        return read_document(store.connection, document)
+
+
+def _log_behind(store: SimulatedStore, document: DocumentId, after: Sequence) -> tuple[Entry, ...]:
+    with _beside_its_owner(store, document):
+        return read_since(store.connection, document, after)
+
+
+@contextmanager
+def _beside_its_owner(store: SimulatedStore, document: DocumentId) -> Iterator[None]:
     refuses, store.disk.refuses = store.disk.refuses, {}
     try:
-        return read_document(store.connection, document)
+        yield
     except (apsw.Error, StoreError) as error:
         raise Violation("durable", f"{document!r} cannot be read: {error}") from error
     finally:

@@ -51,7 +51,9 @@ class Network:
         self.random = random
         self.lines: dict[int, Line] = {}
         self.messages = 0
+        self.message_bytes_most = 0
         self.buffered_bytes_most = 0
+        """At one end of one line."""
         self._trace = trace
         self._listeners: dict[str, Callable[[SimulatedConnection, Visit], None]] = {}
         self._apart: dict[frozenset[str], int] = {}
@@ -248,6 +250,7 @@ class SimulatedConnection:
             return
         self._bytes += len(message)
         network = self._line.network
+        network.message_bytes_most = max(network.message_bytes_most, len(message))
         network.buffered_bytes_most = max(network.buffered_bytes_most, self._bytes)
         self._empty.clear()
         self._put(message, network.delay())

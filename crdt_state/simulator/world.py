@@ -347,6 +347,11 @@ class World:
                 self.checkers.shows(document, machine.name, contents)
 
     async def _end(self) -> None:
+        self.checkers.sent_within(
+            LIMITS.peer_queue_bytes_max,
+            buffered=self.network.buffered_bytes_most,
+            message=self.network.message_bytes_most,
+        )
         for machine in self.machines.values():
             if machine.store is not None:
                 findings = [finding async for finding in machine.store.verify()]

@@ -21,11 +21,13 @@ from crdt_state.simulator.weather import CALM, RAIN, STORM, Kind, Weather
 
 SEEDS = range(1, 201)
 A_GROUP = 10
-IN_THE_SAMPLE = 3
+IN_THE_SAMPLE = 2
 """Groups that run in every `make test`; the others belong to `make verify`."""
 
 GROUPS = [SEEDS[at : at + A_GROUP] for at in range(0, len(SEEDS), A_GROUP)]
 FAULTS_OF_A_KIND_MIN = 50
+"""In all seeds.  Some that are planned come to nothing (there is no connection to cut, no machine
+that is up); a group has to carry out half of them, rounded down."""
 
 
 def held(seed: int, weather: Weather) -> Outcome:
@@ -39,7 +41,7 @@ def held(seed: int, weather: Weather) -> Outcome:
 
 
 def everything_held(seeds: range) -> None:
-    edits, faults, passed = 0, Counter[str](), Counter[str]()
+    edits, faults, passed, planned = 0, Counter[str](), Counter[str](), Counter[str]()
     for seed in seeds:
         outcome = held(seed, STORM)
         assert len(outcome.plan.topology.hosts) >= 5
@@ -47,11 +49,11 @@ def everything_held(seeds: range) -> None:
         edits += outcome.edits
         faults.update(outcome.faults)
         passed.update(outcome.passed)
+        planned.update(fault.kind.value for fault in outcome.plan.faults)
     assert edits >= 1_000 * len(seeds)
     assert set(CHECKERS) <= passed.keys(), "a checker had nothing to look at"
-    # So many of each kind in all seeds; a group of them may miss the rarest.
-    missing = [kind.value for kind in Kind if not faults[kind.value]]
-    assert len(missing) <= 1, f"{missing} never happened"
+    rare = {kind: count for kind, count in planned.items() if faults[kind] < count // 2}
+    assert not rare, f"of these {rare} were planned, and hardly any happened"
 
 
 @pytest.mark.parametrize("seeds", GROUPS[:IN_THE_SAMPLE], ids=str)
@@ -67,9 +69,7 @@ def test_everything_holds_in_every_storm(seeds: range) -> None:
 
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
 def test_every_kind_of_fault_is_planned_often_enough(kind: Kind) -> None:
-    planned = planned_faults()
-    # Some come to nothing: there is no connection to cut, or no machine that is up.
-    assert planned[kind] >= 1.5 * FAULTS_OF_A_KIND_MIN
+    assert planned_faults()[kind] // 2 >= FAULTS_OF_A_KIND_MIN + len(GROUPS) // 2
 
 
 @cache
