@@ -70,7 +70,9 @@ class Link:
         self._is_giving_turns = False
         self._look = asyncio.Event()
         self._has_changed = asyncio.Event()
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[list[DocumentId]]] = []
+        self._opened_while_owed: dict[DocumentId, None] = {}
+        """Of what the outbox holds, documents that need no turn, because somebody has them open."""
         self._watchers: list[Callable[[Progress], None]] = []
         self._refusals: deque[Refused] = deque(maxlen=shell.limits.link_refusals_max)
         self._last_error: str | None = None
@@ -123,13 +125,24 @@ class Link:
         """
         if self._is_closed:
             raise DocumentClosed("this link is closed")
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[list[DocumentId]] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         self.look_again()
         followed = [
             talk for document, talk in self._conversations.items() if document not in self._turns
         ]
-        await asyncio.gather(waiter, *(talk.synced() for talk in followed))
+        await asyncio.gather(self._owed(waiter), *(talk.synced() for talk in followed))
+
+    async def _owed(self, waiter: asyncio.Future[list[DocumentId]]) -> None:
+        """Wait for what is only owed, and for what has been opened since by somebody."""
+        opened = await waiter
+        # What has been let go of again was in step by then, and a turn is about what came later.
+        talks = [
+            self._conversations[each]
+            for each in opened
+            if each in self._conversations and each not in self._turns
+        ]
+        await asyncio.gather(*(talk.synced() for talk in talks))
 
     # --- which documents ---------------------------------------------------------------------
 
@@ -137,7 +150,9 @@ class Link:
         """Keep a document in step that somebody has open; a second call changes nothing."""
         if self._is_closed:
             raise DocumentClosed("this link is closed")
-        self._turns.pop(document, None)
+        if document in self._turns:
+            del self._turns[document]
+            self._opened_while_owed[document] = None
         return self._conversations.get(document) or self._converse(document)
 
     def needs(self, document: DocumentId) -> bool:
@@ -215,13 +230,14 @@ class Link:
                 _report(f"the link to {self.remote} failed and goes on", error)
             await asyncio.sleep(self._backoff.failed())
 
-    async def _go_through_outbox(self, waiting: list[asyncio.Future[None]]) -> None:
+    async def _go_through_outbox(self, waiting: list[asyncio.Future[list[DocumentId]]]) -> None:
         """Give every document that is owed its turn, and then tell who waits for that.
 
         Who waits goes on waiting where the remote would not have one of them.
         """
         is_all = True
         after = ""
+        self._opened_while_owed.clear()
         try:
             while page := await self._shell.store.outbox(self.remote, after=after, limit=PAGE):
                 after = page[-1].document
@@ -238,18 +254,21 @@ class Link:
             return
         for waiter in waiting:
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(list(self._opened_while_owed))
 
     async def _give_turn(self, document: DocumentId) -> bool:
         """Begin a document's turn when there is a place; False where it is not its time yet."""
         if document in self._conversations:
-            return True  # somebody has it open
+            self._opened_while_owed[document] = None
+            return True
         if self._resting.get(document, self._shell.clock.now()) > self._shell.clock.now():
             return False
         self._resting.pop(document, None)
         self._is_giving_turns = True
         await self._until(self._has_place)
-        if document not in self._conversations:
+        if document in self._conversations:
+            self._opened_while_owed[document] = None
+        else:
             self._turns[document] = None
             self._converse(document)
         return True
