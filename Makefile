@@ -1,6 +1,7 @@
 # What a person does here.  `make help` lists it.  Everything installs into $(VENV), nothing outside it.
 
 PYTHON ?= python3
+SEEDS ?= 20
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
@@ -12,7 +13,7 @@ NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 NODE_PACKAGES := tests/js/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check style types imports verify demo bench lock system-packages clean
+.PHONY: help run test check style types imports verify demo simulate bench lock system-packages clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -22,6 +23,9 @@ run: $(VENV)/.run ## the server, in the foreground (HOST, PORT and CRDT_STATE_ST
 
 demo: $(VENV)/.run ## three replicas, a server that is killed, and a table that shows they end equal
 	@$(BIN)/crdt-state demo
+
+simulate: $(VENV)/.test ## replicas in a simulated storm (SEEDS=10000; the same seed, the same history)
+	@$(BIN)/crdt-state simulate --seeds $(SEEDS)
 
 test: $(VENV)/.test $(NODE_PACKAGES) ## the tests, with a seeded sample of the long ones
 	@$(BIN)/python -m pytest -q -m "not full" $(SIDE_BY_SIDE)

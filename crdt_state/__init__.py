@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         EngineFailed,
         IndexOutOfRange,
         LimitExceeded,
+        NotYetReplicated,
         ObserversFailed,
         RootTypeConflict,
         StoreError,

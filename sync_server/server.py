@@ -80,7 +80,12 @@ class Server:
             witness=journal,
         )
         async with shell:
-            listener = Listener(shell, authentication, sent_away=journal.sent_away)
+            listener = Listener(
+                shell,
+                authentication,
+                sent_away=journal.sent_away,
+                speaks_to_replicas=settings.replica_protocol,
+            )
             endpoints = Endpoints(
                 ShellLibrary(shell),
                 authentication,

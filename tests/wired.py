@@ -292,7 +292,9 @@ async def opened_server(
     """A running server."""
     async with opened_shell(store, limits=limits, is_listening=True) as shell:
         options = {} if sleep is None else {"sleep": sleep}
-        listener = Listener(shell, authentication or NoAuthentication(), **options)
+        listener = Listener(
+            shell, authentication or NoAuthentication(), speaks_to_replicas=True, **options
+        )
         server = Server(shell, listener)
         try:
             yield server

@@ -110,7 +110,7 @@ class ReplicaShell:
         self._counting = asyncio.Lock()
         self._room = asyncio.Event()
         self._room.set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}
         self._is_closing = False
         self._is_closed = False
 
@@ -410,8 +410,8 @@ class ReplicaShell:
         """
         # Whoever asked may give up; between the commit and its consequences nothing may.
         task = asyncio.create_task(self._replace(known, make))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
         return await asyncio.shield(task)
 
     async def _replace(
@@ -523,11 +523,11 @@ class ReplicaShell:
             work.close()
             raise DocumentClosed("this replica is closed")
         task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._report(f"the {task.get_name()} of a replica ended", error)
 

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from crdt_state.errors import StoreInUse, StoreUnavailable
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-__all__ = ["MARK_BYTES", "Sidecar", "agrees", "bare", "draw_token"]
+__all__ = ["MARK_BYTES", "Marked", "Sidecar", "agrees", "bare", "draw_token"]
 
 TOKEN_BYTES = 16
 MARK_BYTES = TOKEN_BYTES + 8 + 8
@@ -61,6 +61,19 @@ def agrees(marks: bytes, mark: bytes | None) -> bool:
         if known == mark or known == mark[:TOKEN_BYTES] + UNKNOWN:
             return True
     return False
+
+
+class Marked(Protocol):
+    """What carries a store's mark beside it."""
+
+    def mark(self) -> bytes | None:
+        """The mark as it stands, or None where there is none."""
+
+    def renew(self, token: bytes) -> bytes:
+        """Put a new token on the disk; the mark that it makes."""
+
+    def release(self) -> None:
+        """Let another opening have the store."""
 
 
 class Sidecar:

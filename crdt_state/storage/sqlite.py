@@ -23,7 +23,7 @@ from collections import deque
 from contextlib import suppress
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import aiosqlite
 
@@ -34,16 +34,14 @@ from crdt_state.errors import (
     StoreUnavailable,
     WriteInvalid,
 )
-from crdt_state.identifiers import draw_incarnation, draw_replica_id
 from crdt_state.limits import DEFAULT_LIMITS, Limits
-from crdt_state.storage.sidecar import Sidecar, agrees, bare, draw_token
+from crdt_state.storage.sidecar import Sidecar
 from crdt_state.storage.sqlite_connection import checkpoint, configure, meaning_of
 from crdt_state.storage.sqlite_identity import (
     Identity,
-    begin_incarnation,
-    create_identity,
     read_identity,
-    write_marks,
+    renew_marks,
+    settle_identity,
 )
 from crdt_state.storage.sqlite_reading import (
     list_overgrown,
@@ -88,13 +86,33 @@ if TYPE_CHECKING:
         Usage,
         Write,
     )
+    from crdt_state.storage.sidecar import Marked
+    from crdt_state.storage.sqlite_connection import Connection
 
-__all__ = ["SqliteStore"]
+__all__ = ["SqliteStore", "Thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 DOCUMENTS_VERIFIED_AT_ONCE = 64
+
+
+class Thread(Protocol):
+    """A connection, and where what is done with it is carried out, one call after another."""
+
+    async def call(
+        self,
+        function: Callable[Concatenate[Any, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run `function` with the connection; a cancelled wait does not stop it.
+
+        Raises `StoreError` for what SQLite answers.
+        """
+
+    async def stop(self) -> None:
+        """Close the connection and end."""
 
 
 class SqliteStore:
@@ -105,9 +123,9 @@ class SqliteStore:
         path: Path,
         identity: Identity,
         *,
-        writer: _Thread | None,
-        reader: _Thread,
-        sidecar: Sidecar | None,
+        writer: Thread | None,
+        reader: Thread,
+        sidecar: Marked | None,
         is_new_incarnation: bool,
         random: Random,
         limits: Limits,
@@ -151,10 +169,12 @@ class SqliteStore:
         if read_only:
             return await cls._open_beside(place, random, limits)
         sidecar = Sidecar(place)
-        writer: _Thread | None = None
+        writer: Thread | None = None
         try:
             writer = await _Thread.start(place, limits, is_writer=True)
-            identity, is_new = await writer.call(_settle_identity, place, sidecar, random)
+            await writer.call(migrate)
+            await writer.call(_sync_folder, place)
+            identity, is_new = await writer.call(settle_identity, sidecar, random)
             reader = await _Thread.start(place, limits, is_writer=False)
         except BaseException:
             if writer is not None:
@@ -224,11 +244,11 @@ class SqliteStore:
             self._queue.leave(call)
             raise
 
-    async def _write_groups(self, writer: _Thread) -> None:
+    async def _write_groups(self, writer: Thread) -> None:
         while group := self._queue.next_group():
             try:
                 outcomes, wal_bytes = await writer.call(
-                    _commit, self.path, [call.writes for call in group], self._limits
+                    _commit, self.wal_bytes, [call.writes for call in group], self._limits
                 )
             except asyncio.CancelledError:
                 # Only the end of the event loop does this; the thread finishes the group, and
@@ -248,7 +268,7 @@ class SqliteStore:
                 if wal_bytes > self._wal_bytes_tolerated:
                     await self._checkpoint(writer, wal_bytes)
 
-    async def _checkpoint(self, writer: _Thread, wal_bytes: int) -> None:
+    async def _checkpoint(self, writer: Thread, wal_bytes: int) -> None:
         """Move the log into the database; a reader that holds it back makes the next one later.
 
         An error is not the business of any caller: what was committed is in the log, and the
@@ -260,6 +280,13 @@ class SqliteStore:
                 self._wal_bytes_tolerated = step
                 return
         self._wal_bytes_tolerated = wal_bytes + step
+
+    def wal_bytes(self) -> int:
+        """Bytes in the write-ahead log; called on the writer's thread."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size
+        except OSError:
+            return 0
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -308,7 +335,7 @@ class SqliteStore:
     async def verify(self) -> AsyncIterator[Finding]:
         """Read everything and yield what does not hold, on a connection of its own."""
         self._check_open()
-        thread = await _Thread.start(self.path, self._limits, is_writer=False)
+        thread = await self._start_reader()
         try:
             for check in (find_in_pages, find_in_store, find_lost_rows):
                 for finding in await thread.call(check):
@@ -321,9 +348,13 @@ class SqliteStore:
         finally:
             await asyncio.shield(thread.stop())
 
+    async def _start_reader(self) -> Thread:
+        """A connection beside the two that are always there."""
+        return await _Thread.start(self.path, self._limits, is_writer=False)
+
     async def _read(
         self,
-        function: Callable[Concatenate[sqlite3.Connection, P], T],
+        function: Callable[Concatenate[Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -333,7 +364,7 @@ class SqliteStore:
     async def _read_of(
         self,
         document: DocumentId,
-        function: Callable[Concatenate[sqlite3.Connection, P], T],
+        function: Callable[Concatenate[Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -530,38 +561,13 @@ class _Thread:
 
 
 def _commit(
-    connection: sqlite3.Connection, path: Path, calls: list[tuple[Write, ...]], limits: Limits
+    connection: Connection,
+    wal_bytes: Callable[[], int],
+    calls: list[tuple[Write, ...]],
+    limits: Limits,
 ) -> tuple[list[Sequence | WriteInvalid], int]:
     """Commit a group; also the bytes in the write-ahead log."""
-    outcomes = commit_group(connection, calls, limits)
-    try:
-        return outcomes, os.stat(f"{path}-wal").st_size
-    except OSError:
-        return outcomes, 0
-
-
-def _settle_identity(
-    connection: sqlite3.Connection, path: Path, sidecar: Sidecar, random: Random
-) -> tuple[Identity, bool]:
-    """Migrate the file, find out whether it is a copy, and renew its mark."""
-    migrate(connection)
-    _sync_folder(path)
-    identity = read_identity(connection)
-    if identity is None:
-        mark = sidecar.renew(draw_token(random))
-        identity = Identity(draw_replica_id(random), draw_incarnation(random), mark)
-        create_identity(connection, identity)
-        return identity, False
-    mark_found = sidecar.mark()
-    is_new = not agrees(identity.marks, mark_found)
-    token = draw_token(random)
-    if is_new:
-        identity = Identity(identity.replica_id, draw_incarnation(random), bare(token))
-        begin_incarnation(connection, identity.incarnation, identity.marks)
-    else:
-        write_marks(connection, (mark_found or b"") + bare(token))
-    write_marks(connection, sidecar.renew(token))
-    return identity, is_new
+    return commit_group(connection, calls, limits), wal_bytes()
 
 
 def _read_settled_identity(connection: sqlite3.Connection, path: Path) -> Identity:
@@ -574,13 +580,9 @@ def _read_settled_identity(connection: sqlite3.Connection, path: Path) -> Identi
     return identity
 
 
-def _leave(connection: sqlite3.Connection, sidecar: Sidecar, random: Random) -> None:
+def _leave(connection: Connection, sidecar: Marked, random: Random) -> None:
     """Renew the mark, so that a backup made while the store was open is known as one."""
-    identity = read_identity(connection)
-    if identity is not None:
-        token = draw_token(random)
-        write_marks(connection, (sidecar.mark() or b"") + bare(token))
-        write_marks(connection, sidecar.renew(token))
+    renew_marks(connection, sidecar, random)
     checkpoint(connection, "TRUNCATE")
 
 
@@ -589,7 +591,7 @@ def _one_name(path: str | os.PathLike[str]) -> Path:
     return Path(path).resolve()
 
 
-def _sync_folder(path: Path) -> None:
+def _sync_folder(_: Connection, path: Path) -> None:
     """Make the file's name durable; where folders cannot be synced, the system does it."""
     with suppress(OSError):
         folder = os.open(path.parent, os.O_RDONLY)

@@ -9,12 +9,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crdt_state.errors import StoreCorrupt
-from crdt_state.identifiers import Incarnation, ReplicaId
+from crdt_state.identifiers import (
+    Incarnation,
+    ReplicaId,
+    draw_incarnation,
+    draw_replica_id,
+)
 from crdt_state.storage.checksums import checksum
 from crdt_state.storage.contract import WATERMARKS
+from crdt_state.storage.sidecar import agrees, bare, draw_token
 from crdt_state.storage.sqlite_connection import transaction
 
 if TYPE_CHECKING:
+    from random import Random
+
+    from crdt_state.storage.sidecar import Marked
     from crdt_state.storage.sqlite_connection import Connection
 
 __all__ = [
@@ -23,6 +32,8 @@ __all__ = [
     "create_identity",
     "read_fact",
     "read_identity",
+    "renew_marks",
+    "settle_identity",
     "write_fact",
     "write_marks",
 ]
@@ -35,6 +46,36 @@ class Identity:
     replica_id: ReplicaId
     incarnation: Incarnation
     marks: bytes
+
+
+def settle_identity(
+    connection: Connection, sidecar: Marked, random: Random
+) -> tuple[Identity, bool]:
+    """Find out who the store is and whether its file is a copy, and renew its mark."""
+    identity = read_identity(connection)
+    if identity is None:
+        mark = sidecar.renew(draw_token(random))
+        identity = Identity(draw_replica_id(random), draw_incarnation(random), mark)
+        create_identity(connection, identity)
+        return identity, False
+    mark_found = sidecar.mark()
+    is_new = not agrees(identity.marks, mark_found)
+    token = draw_token(random)
+    if is_new:
+        identity = Identity(identity.replica_id, draw_incarnation(random), bare(token))
+        begin_incarnation(connection, identity.incarnation, identity.marks)
+    else:
+        write_marks(connection, (mark_found or b"") + bare(token))
+    write_marks(connection, sidecar.renew(token))
+    return identity, is_new
+
+
+def renew_marks(connection: Connection, sidecar: Marked, random: Random) -> None:
+    """Begin a new mark in both places, the database naming both meanwhile."""
+    if read_identity(connection) is not None:
+        token = draw_token(random)
+        write_marks(connection, (sidecar.mark() or b"") + bare(token))
+        write_marks(connection, sidecar.renew(token))
 
 
 def read_fact(connection: Connection, name: str) -> bytes | None:

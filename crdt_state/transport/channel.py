@@ -154,7 +154,7 @@ class Channel:
         self._brought = Brought()
         self._to_receive: int | None = None
         self._settling: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
     # --- beginning and end -------------------------------------------------------------------
 
@@ -546,6 +546,6 @@ class Channel:
 
     def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
         return task

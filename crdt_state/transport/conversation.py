@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt_state.errors import CrdtStateError, DocumentClosed, UpdateRefused
 from crdt_state.identifiers import path_of
@@ -44,7 +44,7 @@ from crdt_state.transport.connection import ConnectionEnded
 from crdt_state.transport.reconnect import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from crdt_state.errors import EditRefused
     from crdt_state.identifiers import DocumentId
@@ -111,10 +111,11 @@ class Conversation:
         self._through: StoreSequence | None = None
         self._asking_for: list[asyncio.Future[None]] = []
         self._waiting: list[asyncio.Future[None]] = []
+        self._awaited_by = 0
         self._timer: asyncio.TimerHandle | None = None
         self._behind_state: list[bytes] | None = None
         self._behind_state_bytes = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._stay: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -133,16 +134,29 @@ class Conversation:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tell_waiters(DocumentClosed("the link was closed before this was in sync"))
 
-    async def synced(self) -> None:
-        """As `Link.synced`, for this document.
+    def synced(self) -> Coroutine[Any, Any, None]:
+        """As `Link.synced`, for this document; it counts as awaited from this call on.
 
         Raises `EditRefused` when the remote refuses what this waits for.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
+        self._awaited_by += 1
+        waiter.add_done_callback(self._is_answered)
         self._ask_soon(at_once=True)
+        return self._synced(waiter)
+
+    async def _synced(self, waiter: asyncio.Future[None]) -> None:
         await waiter
         await self._shell.settled(self.document)
+
+    def _is_answered(self, _: object) -> None:
+        self._awaited_by -= 1
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for `synced`."""
+        return self._awaited_by > 0
 
     def present(self, presence: Presence) -> None:
         """Carry this presence from now on, in both directions."""
@@ -355,8 +369,8 @@ class Conversation:
         if self._exchange.is_asking or self._connection is None:
             return  # the answer, or the next connection, asks again
         task = asyncio.create_task(self._ask(self._connection))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     async def _ask(self, connection: Connection) -> None:
         # Only theirs: who begins to wait from here on may have edited what is not durable yet.
@@ -461,8 +475,8 @@ class Conversation:
         connection, self._connection = self._connection, None
         if connection is not None:
             task = asyncio.create_task(connection.close(code, reason))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = None
+            task.add_done_callback(self._tasks.pop)
 
     def _vector(self) -> bytes:
         known = self._shell.core.get(self.document)

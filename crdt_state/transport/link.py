@@ -50,7 +50,7 @@ class Wire(Enum):
     """Our own protocol: one connection for all documents, and acknowledgements."""
 
     Y_WEBSOCKET = "y-websocket"
-    """A connection for each document; for servers that are not ours."""
+    """A connection for each document; every server of Yjs documents speaks it."""
 
 
 class Refused(NamedTuple):
@@ -74,7 +74,7 @@ class Link:
         dial: Dial,
         *,
         closed: Callable[[Link], None],
-        wire: Wire = Wire.REPLICA,
+        wire: Wire = Wire.Y_WEBSOCKET,
         token: str | Callable[[], str] | None = None,
     ) -> None:
         """For `Replica.connect`; `closed` is called when this begins to close.
@@ -101,14 +101,16 @@ class Link:
                 owes_more=self.look_again,
             )
         self._conversations: dict[DocumentId, Conversation | PeerConversation] = {}
-        self._turns: set[DocumentId] = set()
-        """Of the conversations, those about documents that are only owed."""
+        self._turns: dict[DocumentId, None] = {}
+        """Of the conversations, those about documents that are only owed, in their order."""
         self._ending: dict[DocumentId, asyncio.Task[None]] = {}
         self._resting: dict[DocumentId, Instant] = {}
         self._is_giving_turns = False
         self._look = asyncio.Event()
         self._has_changed = asyncio.Event()
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[list[DocumentId]]] = []
+        self._opened_while_owed: dict[DocumentId, None] = {}
+        """Of what the outbox holds, documents that need no turn, because somebody has them open."""
         self._watchers: list[Callable[[Progress], None]] = []
         self._refusals: deque[Refused] = deque(maxlen=shell.limits.link_refusals_max)
         self._last_error: str | None = None
@@ -168,13 +170,24 @@ class Link:
         """
         if self._is_closed:
             raise DocumentClosed("this link is closed; `Replica.connect` makes another")
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[list[DocumentId]] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         self.look_again()
         followed = [
             talk for document, talk in self._conversations.items() if document not in self._turns
         ]
-        await asyncio.gather(waiter, *(talk.synced() for talk in followed))
+        await asyncio.gather(self._owed(waiter), *(talk.synced() for talk in followed))
+
+    async def _owed(self, waiter: asyncio.Future[list[DocumentId]]) -> None:
+        """Wait for what is only owed, and for what has been opened since by somebody."""
+        opened = await waiter
+        # What has been let go of again was in step by then, and a turn is about what came later.
+        talks = [
+            self._conversations[each]
+            for each in opened
+            if each in self._conversations and each not in self._turns
+        ]
+        await asyncio.gather(*(talk.synced() for talk in talks))
 
     # --- which documents ---------------------------------------------------------------------
 
@@ -182,13 +195,19 @@ class Link:
         """Keep a document in step that somebody has open; a second call changes nothing."""
         if self._is_closed:
             raise DocumentClosed("this link is closed; `Replica.connect` makes another")
-        self._turns.discard(document)
+        if document in self._turns:
+            del self._turns[document]
+            self._opened_while_owed[document] = None
         return self._conversations.get(document) or self._converse(document)
 
-    async def unfollow(self, document: DocumentId) -> None:
-        """Let a document go, unless it is still to be brought in step."""
-        if self.progress_of(document) is Progress.IN_SYNC:
-            await asyncio.shield(self._end(document))
+    def needs(self, document: DocumentId) -> bool:
+        """Whether a document is still to be brought in step, or somebody waits until it is."""
+        talk = self._conversations.get(document)
+        return talk is None or talk.progress is not Progress.IN_SYNC or talk.is_awaited
+
+    def unfollow(self, document: DocumentId) -> asyncio.Future[None]:
+        """Let go of a document that the link no longer `needs`; done when that has happened."""
+        return asyncio.shield(self._end(document))
 
     async def close(self) -> None:
         """Hang up, for good; `Replica.connect` makes another.  A second call changes nothing.
@@ -231,7 +250,7 @@ class Link:
     def _end(self, document: DocumentId) -> asyncio.Task[None]:
         """End a conversation in the background."""
         talk = self._conversations.pop(document)
-        self._turns.discard(document)
+        self._turns.pop(document, None)
         self._last_error = talk.last_error or self._last_error
         task = asyncio.create_task(self._close(talk))
         self._ending[document] = task
@@ -268,13 +287,14 @@ class Link:
                 _report(f"the link to {self.remote} failed and goes on", error)
             await asyncio.sleep(self._backoff.failed())
 
-    async def _go_through_outbox(self, waiting: list[asyncio.Future[None]]) -> None:
+    async def _go_through_outbox(self, waiting: list[asyncio.Future[list[DocumentId]]]) -> None:
         """Give every document that is owed its turn, and then tell who waits for that.
 
         Who waits goes on waiting where the remote would not have one of them.
         """
         is_all = True
         after = ""
+        self._opened_while_owed.clear()
         try:
             while page := await self._shell.store.outbox(self.remote, after=after, limit=PAGE):
                 after = page[-1].document
@@ -291,19 +311,22 @@ class Link:
             return
         for waiter in waiting:
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(list(self._opened_while_owed))
 
     async def _give_turn(self, document: DocumentId) -> bool:
         """Begin a document's turn when there is a place; False where it is not its time yet."""
         if document in self._conversations:
-            return True  # somebody has it open
+            self._opened_while_owed[document] = None
+            return True
         if self._resting.get(document, self._shell.clock.now()) > self._shell.clock.now():
             return False
         self._resting.pop(document, None)
         self._is_giving_turns = True
         await self._until(self._has_place)
-        if document not in self._conversations:
-            self._turns.add(document)
+        if document in self._conversations:
+            self._opened_while_owed[document] = None
+        else:
+            self._turns[document] = None
             self._converse(document)
         return True
 

@@ -80,7 +80,7 @@ class PeerConnection:
         self._flushing: asyncio.Handle | None = None
         self._pacing: asyncio.Task[None] | None = None
         self._patience: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._is_over = False
 
     # --- hearing -----------------------------------------------------------------------------
@@ -202,6 +202,6 @@ class PeerConnection:
 
     def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
         return task

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crdt_state.errors import CrdtStateError, DocumentClosed, RemoteError, RemoteProtocolError
 from crdt_state.protocol.peer.conversation import CAPABILITIES, VERSION, Role, SyncProtocol
@@ -41,7 +41,7 @@ from crdt_state.transport.peer_connection import PeerConnection
 from crdt_state.transport.reconnect import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from crdt_state.identifiers import DocumentId, ReplicaId
     from crdt_state.protocol.peer.messages import Awareness
@@ -275,6 +275,7 @@ class PeerConversation:
         self._channel: Channel | None = None
         self._channel_over: asyncio.Future[tuple[int, str]] | None = None
         self._waiting: list[_Waiter] = []
+        self._awaited_by = 0
         self._may_need_a_token = False
         self._is_to_be_cleared = True
         self._clearing: asyncio.Task[None] | None = None
@@ -293,18 +294,30 @@ class PeerConversation:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tell_waiters(DocumentClosed("the link was closed before this was in sync"))
 
-    async def synced(self) -> None:
-        """As `Link.synced`, for this document.
+    def synced(self) -> Coroutine[Any, Any, None]:
+        """As `Link.synced`, for this document; it counts as awaited from this call on.
 
         Raises `EditRefused` when the remote refuses what this waits for.
         """
-        with contextlib.suppress(CrdtStateError):  # told to who has it open
+        self._awaited_by += 1
+        return self._synced()
+
+    async def _synced(self) -> None:
+        try:
+            with contextlib.suppress(CrdtStateError):  # told to who has it open
+                await self._shell.settled(self.document)
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(_Waiter(self._shell.last, waiter))
+            self.progressed()
+            await waiter
             await self._shell.settled(self.document)
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiter(self._shell.last, waiter))
-        self.progressed()
-        await waiter
-        await self._shell.settled(self.document)
+        finally:
+            self._awaited_by -= 1
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for `synced`."""
+        return self._awaited_by > 0
 
     def present(self, presence: Presence) -> None:
         """Carry this presence from now on, in both directions."""

@@ -61,7 +61,7 @@ class PeerVisit:
         self._name = ""
         self._peer = NOBODY
         self._seats: dict[int, _Seat] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._expiry: asyncio.TimerHandle | None = None
         limits = self._shell.limits
         self.protocol = SyncProtocol(Role.LISTENER, limits)
@@ -233,8 +233,8 @@ class PeerVisit:
 
     def _start(self, work: Coroutine[object, object, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
 
 class _Seat:

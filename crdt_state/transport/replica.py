@@ -28,7 +28,6 @@ from crdt_state.replica.remotes import Remotes
 from crdt_state.replica.shell import ReplicaShell
 from crdt_state.replica.workers import InProcess
 from crdt_state.storage.sqlite import SqliteStore
-from crdt_state.sync.exchange import Progress
 from crdt_state.transport.link import Link, Wire
 from crdt_state.transport.websocket import WebSocketDial
 
@@ -132,7 +131,7 @@ class Replica(ReplicaShell):
             # All links or none: what one brings late, the others are to be told.
             if self._open.get(document) is not opened or not opened.is_closed:
                 continue
-            if any(link.progress_of(document) is not Progress.IN_SYNC for link in self._links):
+            if any(link.needs(document) for link in self._links):
                 continue
             if not self.core.is_busy(document):
                 del self._open[document]
@@ -146,12 +145,13 @@ class Replica(ReplicaShell):
         *,
         token: str | Callable[[], str] | None = None,
         dial: Dial | None = None,
-        wire: Wire = Wire.REPLICA,
+        wire: Wire = Wire.Y_WEBSOCKET,
     ) -> Link:
         """Keep in step with the server at `url`, in the background, until the link is closed.
 
         `token` is a bearer token, or a function that gives a fresh one for each connection.
-        `wire` is what is spoken: our own protocol, or y-websocket with a server that is not ours.
+        `wire` is what is spoken: y-websocket, or our own protocol with a server that has it
+        switched on; receipts are fulfilled over the latter.
         Raises `ValueError` for what is no such address, `AlreadyConnected`, and `LimitExceeded`
         beyond `Limits.remotes_max`.
         """

@@ -72,7 +72,7 @@ class Room:
         self._traffic = traffic
         self._farewells = farewells
         self._awareness = AwarenessRoom(limits=shell.limits)
-        self._tasks: set[asyncio.Future[None]] = set()
+        self._tasks: dict[asyncio.Future[None], None] = {}
 
     # --- coming and going --------------------------------------------------------------------
 
@@ -263,6 +263,6 @@ class Room:
 
     def _start(self, work: Awaitable[None]) -> asyncio.Future[None]:
         task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
         return task

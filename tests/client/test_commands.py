@@ -28,6 +28,7 @@ from crdt_state.clocks import SystemClock, WallTime
 from crdt_state.identifiers import document_id
 from crdt_state.model.head import Head
 from crdt_state.replica.document_core import SET_ASIDE
+from crdt_state.replica.shell import ReplicaShell
 from crdt_state.security.grant import Access
 from crdt_state.security.tokens import parse_keys, verify
 from crdt_state.storage.contract import Append, Fold, Hold, Sequence, SetAside, SetMetadata
@@ -43,7 +44,18 @@ if TYPE_CHECKING:
 
     from crdt_state.storage.contract import StoredDocument, Write
 
-COMMANDS = ("serve", "list", "show", "dump", "import", "check", "compact", "token", "version")
+COMMANDS = (
+    "serve",
+    "list",
+    "show",
+    "dump",
+    "import",
+    "check",
+    "compact",
+    "simulate",
+    "token",
+    "version",
+)
 SECRET = "a-secret-of-at-least-thirty-two-bytes"
 AT = WallTime(1_700_000_000_000_000)
 
@@ -718,3 +730,42 @@ def _overwrite(folder: Path, before: bytes, after: bytes) -> None:
     data = file.read_bytes()
     assert before in data
     file.write_bytes(data.replace(before, after))
+
+
+def test_simulate_says_what_happened_and_repeats_it(folder: Path) -> None:
+    shown = run("simulate", "--seed", "3", "--edits", "60", "--json")
+    again = run("simulate", "--seed", "3", "--edits", "60", "--json")
+    assert shown.exit_code == 0
+    told = json.loads(shown.stdout)
+    assert told["is_good"] is True
+    assert told["edits"] > 30
+    assert sum(told["faults"].values()) > 10
+    assert told["passed"]["convergence"]
+    assert shown.stdout == again.stdout
+
+
+def test_simulate_shows_tables_for_the_eye(folder: Path) -> None:
+    shown = run("simulate", "--edits", "20", "--weather", "calm", "--seeds", "2")
+    assert shown.exit_code == 0
+    assert "convergence" in shown.stdout
+    assert "2 seeds" in shown.stderr
+    assert "simulated hours" in shown.stderr
+
+
+def test_simulate_prints_the_shortest_history_of_a_failure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def settled(self: ReplicaShell, document: str) -> None:
+        """A bug: nothing is waited for."""
+
+    monkeypatch.setattr(ReplicaShell, "settled", settled)
+    shown = run("simulate", "--seed", "3", "--edits", "60")
+    assert shown.exit_code == 1
+    assert "repeat it with: crdt-state simulate --seed 3 --weather storm --edits 60" in shown.stderr
+    assert "it still fails with 1 session" in shown.stderr
+
+
+def test_a_weather_that_nobody_knows_is_bad_usage(folder: Path) -> None:
+    shown = run("simulate", "--weather", "snow")
+    assert shown.exit_code == 2
+    assert "calm, rain, storm" in shown.stderr

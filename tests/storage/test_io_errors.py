@@ -11,11 +11,12 @@ import apsw
 import pytest
 
 from crdt_state.errors import StoreError, StoreFull, StoreUnavailable
+from crdt_state.simulator.disks import Disk
+from crdt_state.simulator.vfs import FaultyVfs
 from crdt_state.storage.contract import Append
 from crdt_state.storage.sqlite_connection import checkpoint, meaning_of
 from crdt_state.storage.sqlite_reading import read_document
 from storage.apsw_store import ApswStore
-from storage.faulty_vfs import Disk, FaultyVfs
 from storage.store_contract import NOTES, OTHER
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Nothing confirmed is lost when the power fails, at any step, however the disk tears.
 
-The store's own SQL runs over a disk that keeps only what was synced (faulty_vfs.py).  One run is
-a life or several: open, write groups, fold, move the write-ahead log, until the power fails in
+The store's own SQL runs over a disk that keeps only what was synced (`simulator/disks`).  One run
+is a life or several: open, write groups, fold, move the write-ahead log, until the power fails in
 a random step; then the file is opened again and compared with what had been confirmed.
 
 A check that finds nothing must first be shown to find something: the same runs with a commit
@@ -22,6 +22,8 @@ import pytest
 
 from crdt_state.errors import StoreError
 from crdt_state.identifiers import document_id
+from crdt_state.simulator.disks import Disk, File
+from crdt_state.simulator.vfs import FaultyVfs, in_the_dark
 from crdt_state.storage.contract import (
     Append,
     ClearOutbox,
@@ -37,7 +39,6 @@ from crdt_state.storage.sqlite_connection import checkpoint
 from crdt_state.storage.sqlite_reading import read_document, read_outbox, read_value
 from crdt_state.storage.sqlite_writing import commit_group
 from storage.apsw_store import ApswStore
-from storage.faulty_vfs import Disk, FaultyVfs, File, in_the_dark
 from storage.store_contract import HUB, NOON
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ from crdt_state.errors import (
 from crdt_state.identifiers import document_id
 from crdt_state.limits import DEFAULT_LIMITS, Limits
 from crdt_state.storage import sqlite as shell
+from crdt_state.storage import sqlite_identity
 from crdt_state.storage.contract import (
     Append,
     Fold,
@@ -596,7 +597,7 @@ async def test_a_kill_while_the_mark_is_renewed_leaves_the_incarnation(
 ) -> None:
     path = tmp_path / "s.db"
     assert not await is_new(path)
-    renew, write_marks = shell.Sidecar.renew, shell.write_marks
+    renew, write_marks = shell.Sidecar.renew, sqlite_identity.write_marks
 
     class Killed(Exception):
         pass
@@ -616,8 +617,8 @@ async def test_a_kill_while_the_mark_is_renewed_leaves_the_incarnation(
     for target, name, replacement in (
         (shell.Sidecar, "renew", stop_before),
         (shell.Sidecar, "renew", stop_after),
-        (shell, "write_marks", stop_at_last),
-        (shell, "write_marks", stop_before),
+        (sqlite_identity, "write_marks", stop_at_last),
+        (sqlite_identity, "write_marks", stop_before),
     ):
         with monkeypatch.context() as patched:
             patched.setattr(target, name, replacement)

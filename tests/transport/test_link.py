@@ -633,3 +633,21 @@ async def test_a_document_that_is_opened_while_its_turn_ends_is_followed_by_one_
         await link.synced()
         assert text_of(server.shell.store.appended(document.id)) == "0!"
         assert link.progress_of(document.id) is Progress.IN_SYNC
+
+
+async def test_synced_waits_for_what_was_owed_and_is_opened_meanwhile() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        document = await replica.document("notes")
+        document.text("text").insert(0, "hello")
+        await document.saved()
+        document.close()
+        server.is_down = True
+        link = connected(replica, server)
+        waits = asyncio.create_task(link.synced())
+        await until(lambda: server.dials > 1)
+        await replica.document("notes")
+        await turn(100)
+        assert not waits.done(), "the server has not confirmed anything"
+        server.is_down = False
+        await waits
+        assert await replica.store.outbox(link.remote) == ()

@@ -12,6 +12,7 @@ import pytest
 from crdt_state.errors import EditRefused, NotYetReplicated, UsageError
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.replica.receipts import Level, Replication
+from crdt_state.transport.link import Wire
 from wired import (
     IMPATIENT,
     NOTES,
@@ -113,8 +114,10 @@ async def test_a_relay_names_the_others_who_hold_it() -> None:
 
 async def test_the_same_replica_over_two_ways_counts_once() -> None:
     async with opened_server() as server, opened_replica() as one:
-        one.connect("ws://server", dial=server.dial)
-        one.connect("ws://server:2", dial=lambda url: server.dial(url.replace(":2", "")))
+        one.connect("ws://server", dial=server.dial, wire=Wire.REPLICA)
+        one.connect(
+            "ws://server:2", dial=lambda url: server.dial(url.replace(":2", "")), wire=Wire.REPLICA
+        )
         document = await one.document("notes")
         document.text("text").insert(0, "hello")
         receipt = await document.commit()
@@ -201,7 +204,7 @@ async def test_what_is_only_here_is_told_until_some_remote_holds_it() -> None:
         assert [document async for document in one.only_here()] == ["a", "b"]
         link = connected(one, server)
         second.is_down = True
-        other = one.connect("ws://second", dial=second.dial)
+        other = one.connect("ws://second", dial=second.dial, wire=Wire.REPLICA)
         await link.synced()
         await until(lambda: other.last_error is not None)
         assert [document async for document in one.only_here()] == []

@@ -187,6 +187,24 @@ async def test_a_closed_document_is_let_go_once_it_is_in_step(wire: Wire) -> Non
         assert link.progress_of(NOTES) is Progress.IN_SYNC
 
 
+async def test_a_closed_document_is_not_let_go_while_somebody_waits_for_it_to_be_synced(
+    wire: Wire,
+) -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        link = connected(replica, server, wire)
+        document = await replica.document("notes")
+        await link.synced()
+        await until(lambda: link.progress_of(NOTES) is Progress.IN_SYNC)
+        document.close()
+        waits = asyncio.create_task(link.synced())
+        await turn(1)
+        await replica.let_go_of_closed()
+        await waits
+        await until(lambda: not link.needs(NOTES))
+        await replica.let_go_of_closed()
+        assert link.progress_of(NOTES) is Progress.OFFLINE
+
+
 async def test_an_open_document_is_not_let_go(wire: Wire) -> None:
     async with opened_server() as server, opened_replica() as replica:
         link = connected(replica, server, wire)

@@ -17,6 +17,7 @@ from crdt_client.commands import (
     list_documents,
     serve,
     show,
+    simulate,
     token,
     version,
 )
@@ -56,6 +57,7 @@ def new_application() -> typer.Typer:
         ("import", import_documents, import_documents.import_documents),
         ("check", check, check.check),
         ("compact", compact, compact.compact),
+        ("simulate", simulate, simulate.simulate),
         ("token", token, token.token),
         ("version", version, version.version),
     ):

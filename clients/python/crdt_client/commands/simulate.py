@@ -1,0 +1,164 @@
+"""`crdt-state simulate`: the production code in a simulated world, from a seed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crdt_client.commands.outcome import Exit, carry_out, usage_error
+from crdt_client.commands.stores import JsonOption
+from crdt_client.commands.terminal import (
+    complain,
+    counted,
+    new_table,
+    note,
+    progress,
+    show,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from crdt_state.simulator.simulation import Outcome
+    from crdt_state.simulator.weather import Weather
+
+__all__ = ["HELP", "simulate"]
+
+HELP = """Run replicas, links and a listener in a simulated world, where everything goes wrong.
+
+One thread, one seed: the same seed does the same things in the same order, on every machine.
+Replicas edit; connections are cut, clogged and half open; power fails in the middle of a commit;
+disks fill up, answer with errors and flip bits; old backups come back; a peer lies.  When the
+weather has calmed, everything has to be in step, and nothing that was promised may be missing.
+
+A seed that fails is shrunk to the shortest history that still does, and printed with the command
+that repeats it.  Weathers: calm, rain, storm.
+
+\b
+Examples:
+  crdt-state simulate --seed 7 --weather storm
+  crdt-state simulate --seed 1000 --seeds 200
+  crdt-state simulate --seeds 20 --json
+
+\b
+Exit codes: 0 everything held; 1 something did not; 2 bad usage; 130 interrupted.
+"""
+
+HISTORY_LINES = 60
+
+
+def simulate(
+    *,
+    seed: Annotated[int, typer.Option(metavar="N", help="The first seed.")] = 1,
+    seeds: Annotated[int, typer.Option(metavar="COUNT", min=1, help="How many, from it on.")] = 1,
+    weather: Annotated[str, typer.Option(metavar="NAME", help="calm, rain or storm.")] = "storm",
+    edits: Annotated[
+        int | None,
+        typer.Option(
+            metavar="COUNT", min=1, help="In each seed, instead of 1,150.", show_default=False
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The command; its words are `HELP`."""
+    try:
+        from crdt_state.simulator.weather import WEATHERS  # noqa: PLC0415 - of an extra
+    except ImportError:
+        usage_error("the simulator needs apsw; install crdt-state[simulator]")
+    chosen = WEATHERS.get(weather)
+    if chosen is None:
+        usage_error(f"{weather!r} is no weather; there are {', '.join(WEATHERS)}")
+    carry_out(_simulate(range(seed, seed + seeds), chosen, edits=edits, as_json=as_json))
+
+
+async def _simulate(seeds: range, weather: Weather, *, edits: int | None, as_json: bool) -> Exit:
+    # A simulation is a loop of its own, and there is one to a thread.
+    return await asyncio.to_thread(_run_all, seeds, weather, edits=edits, as_json=as_json)
+
+
+def _run_all(seeds: range, weather: Weather, *, edits: int | None, as_json: bool) -> Exit:
+    from crdt_state.simulator.plan import EDITS, draw_plan  # noqa: PLC0415
+    from crdt_state.simulator.shrink import shrink  # noqa: PLC0415
+    from crdt_state.simulator.simulation import run  # noqa: PLC0415
+
+    outcomes: list[Outcome] = []
+    with progress() as display:
+        task = display.add_task(weather.name, total=len(seeds), at="")
+        for seed in seeds:
+            display.update(task, at=f"seed {seed}")
+            outcome = run(draw_plan(seed, weather, edits=edits or EDITS))
+            outcomes.append(outcome)
+            if as_json:
+                write_json(_as_json(outcome))
+            if not outcome.is_good:
+                display.update(task, at=f"seed {seed}: looking for the shortest history")
+                _tell(outcome, shrink(outcome, run), edits=edits)
+            display.update(task, advance=1)
+    if not as_json:
+        _show(outcomes)
+    return Exit.FINE if all(outcome.is_good for outcome in outcomes) else Exit.WRONG
+
+
+def _as_json(outcome: Outcome) -> dict[str, object]:
+    return {
+        "seed": outcome.plan.seed,
+        "weather": outcome.plan.weather.name,
+        "is_good": outcome.is_good,
+        "checker": outcome.checker,
+        "failure": outcome.failure,
+        "hash": outcome.digest,
+        "simulated_seconds": round(outcome.seconds, 3),
+        "edits": outcome.edits,
+        "faults": outcome.faults,
+        "passed": outcome.passed,
+    }
+
+
+def _tell(failed: Outcome, shortest: Outcome, *, edits: int | None) -> None:
+    plan = shortest.plan
+    complain(f"seed {plan.seed}: {failed.failure}")
+    note(
+        f"repeat it with: crdt-state simulate --seed {plan.seed} --weather {plan.weather.name}"
+        + ("" if edits is None else f" --edits {edits}")
+    )
+    note(
+        f"it still fails with {counted(len(plan.sessions), 'session')} and "
+        f"{counted(len(plan.faults), 'fault')}: {shortest.failure}"
+    )
+    for fault in plan.faults:
+        note(f"  {fault.at:10.3f} {fault.kind.value} at {fault.host}, {fault.seconds:.1f} s")
+    for session in plan.sessions:
+        note(
+            f"  {session.at:10.3f} {session.host} edits {session.container} of "
+            f"{session.document!r} {counted(session.edits, 'time')}"
+        )
+    note(f"the end of its history (hash {shortest.digest[:16]}):", style="dim")
+    for line in shortest.history[-HISTORY_LINES:]:
+        note(f"  {line}", style="dim")
+
+
+def _show(outcomes: list[Outcome]) -> None:
+    faults: Counter[str] = Counter()
+    passed: Counter[str] = Counter()
+    for outcome in outcomes:
+        faults.update(outcome.faults)
+        passed.update(outcome.passed)
+    for title, counts in (("fault", faults), ("checker", passed)):
+        if counts:
+            table = new_table(title, "times", numbers=("times",))
+            for name, count in sorted(counts.items()):
+                table.add_row(name, f"{count:,}")
+            show(table)
+    hours = sum(outcome.seconds for outcome in outcomes) / 3600
+    bad = sum(not outcome.is_good for outcome in outcomes)
+    if len(outcomes) == 1:
+        note(f"hash {outcomes[0].digest}", style="dim")
+    edits = sum(outcome.edits for outcome in outcomes)
+    note(
+        f"{counted(len(outcomes), 'seed')}, {hours:.1f} simulated hours, "
+        f"{counted(edits, 'edit')}, {counted(faults.total(), 'fault')}"
+        + (f"; {bad:,} failed" if bad else ""),
+        style="dim",
+    )

@@ -1,0 +1,123 @@
+"""A peer that lies: it brings malformed and mutated updates, and true ones in the wrong order.
+
+What it writes it writes under client ids of its own, so honest people's documents must not change
+but by what it truly wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from crdt_state.clocks import HybridClock
+from crdt_state.identifiers import draw_client_id, draw_incarnation, path_of
+from crdt_state.limits import DEFAULT_LIMITS
+from crdt_state.model.document import Document
+from crdt_state.model.inspect import inspect
+from crdt_state.model.state import EMPTY_VECTOR
+from crdt_state.protocol.ywebsocket import SyncStep1, SyncStep2, decode, encode, encode_update
+from crdt_state.simulator.clocks import SimulatedClock
+from crdt_state.transport.connection import ConnectionEnded
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from crdt_state.identifiers import DocumentId
+    from crdt_state.simulator.ledger import Entry, Ledger
+    from crdt_state.simulator.network import Network
+
+__all__ = ["Liar"]
+
+HOST = "liar"
+PATIENCE_SECONDS = 30.0
+
+
+class Liar:
+    """One visit to one document of `remote`."""
+
+    def __init__(
+        self, network: Network, ledger: Ledger, dice: Random, remote: str, document: DocumentId
+    ) -> None:
+        self.document = document
+        self.entries: list[Entry] = []
+        self.remote = remote
+        self.was_taken_in = False
+        """Whether what came too early is known to have been stored there."""
+        self.said_at = 0.0
+        """When that began."""
+        self._network = network
+        self._dice = dice
+        self._url = f"ws://{remote}{path_of(document)}"
+        self._updates: list[bytes] = []
+        now = asyncio.get_running_loop().time()
+        truth = _new_document(document, dice)
+        truth.on_update(lambda update, _: self._updates.append(update))
+        for _ in range(2):
+            tag = ledger.new_tag(HOST, "set")
+            entry = ledger.wrote(document, "set", tag, host=HOST, opening=self, at=now)
+            truth.set("set").add(tag)
+            entry.reach = dict(inspect(self._updates[-1], DEFAULT_LIMITS).vector)
+            self.entries.append(entry)
+        truth.close()
+
+    async def lie(self) -> None:
+        """Bring nonsense, each piece on a connection of its own, for it may be the last there."""
+        for _ in range(3):
+            await self._tell(self._nonsense())
+
+    async def say_the_second_first(self) -> None:
+        """Bring an update before the one that it builds on."""
+        self.said_at = asyncio.get_running_loop().time()
+        self.was_taken_in = await self._tell(encode_update(self._updates[1]))
+
+    async def say_the_first(self, *, both: bool) -> bool:
+        """Bring what the second has waited for, and with `both` that one once more."""
+        for update in self._updates[:2] if both else self._updates[:1]:
+            if not await self._tell(encode_update(update)):
+                return False
+        return True
+
+    async def _tell(self, frame: bytes) -> bool:
+        """Send one frame; True when all before it is durable there, as the answer says."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                connection = await self._network.dial(HOST, self._url)
+                try:
+                    connection.send(frame)
+                    connection.send(encode(SyncStep1(EMPTY_VECTOR)))
+                    while not isinstance(decode(await connection.receive()), SyncStep2):
+                        pass
+                finally:
+                    await connection.close()
+        except (ConnectionEnded, OSError):  # a timeout among them
+            return False
+        return True
+
+    def _nonsense(self) -> bytes:
+        dice = self._dice
+        lies = _new_document(self.document, dice)
+        lies.text("liar").insert(0, "lie")
+        update = bytearray(lies.encode())
+        lies.close()
+        match dice.randrange(4):
+            case 0:
+                for _ in range(dice.randint(1, 4)):
+                    update[dice.randrange(len(update))] ^= 1 << dice.randrange(8)
+            case 1:
+                del update[dice.randrange(len(update)) :]
+            case 2:
+                at = dice.randrange(len(update))
+                update[at:at] = dice.randbytes(dice.randint(1, 8))
+            case _:
+                return dice.randbytes(dice.randint(1, 40))
+        return encode_update(bytes(update))
+
+
+def _new_document(document: DocumentId, dice: Random) -> Document:
+    clock = SimulatedClock(asyncio.get_running_loop().time, skew_seconds=0.0, drift=0.0)
+    return Document(
+        document,
+        client_id=draw_client_id(dice),
+        incarnation=draw_incarnation(dice),
+        clock=HybridClock(clock, drift_seconds_max=1.0),
+    )

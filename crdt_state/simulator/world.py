@@ -1,0 +1,375 @@
+"""The simulated world: machines on a network, people who edit, and what befalls them.
+
+    plan ──► sessions and faults at their times ──► calm ──► everybody in step? ──► checkers
+
+Whatever goes wrong by itself also ends by itself; after the last of it the weather is calm, every
+machine is up, and then everything has to come right within `QUIET_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from random import Random
+from typing import TYPE_CHECKING
+
+from crdt_state.errors import CrdtStateError, EditRefused
+from crdt_state.model.inspect import inspect
+from crdt_state.replica import worker_jobs
+from crdt_state.replica.open_document import OpenDocument
+from crdt_state.simulator.checkers import Probe, Violation, reports_into, stored_now
+from crdt_state.simulator.faults import Faults
+from crdt_state.simulator.ledger import Ledger
+from crdt_state.simulator.machine import LIMITS, Machine
+from crdt_state.simulator.network import Network
+from crdt_state.simulator.plan import DOCUMENTS
+from crdt_state.simulator.weather import CALM
+from crdt_state.simulator.workload import Person, shown
+from crdt_state.sync.exchange import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from crdt_state.identifiers import DocumentId
+    from crdt_state.simulator.checkers import Checkers
+    from crdt_state.simulator.ledger import Entry
+    from crdt_state.simulator.plan import Plan, Session
+    from crdt_state.simulator.trace import Trace
+    from crdt_state.transport.replica import Replica
+
+__all__ = ["World"]
+
+QUIET_SECONDS = 300.0
+"""So long after the weather has calmed everybody may take to be in step."""
+
+TOLD_SECONDS = 60.0
+"""So long a listener may take to tell those who are in step with it."""
+
+BACKUP_SECONDS = 40.0
+LOOK_SECONDS = 5.0
+
+
+class World:
+    """Carries out one plan."""
+
+    def __init__(self, plan: Plan, checkers: Checkers, trace: Trace) -> None:
+        self.plan = plan
+        self.checkers = checkers
+        self.trace = trace
+        self.ledger: Ledger = checkers.ledger
+        self.random = Random(f"world {plan.seed}")  # noqa: S311 - to be repeated
+        self.network = Network(self.random, plan.weather, trace)
+        self.machines = {
+            name: Machine(
+                name,
+                plan.topology,
+                network=self.network,
+                checkers=checkers,
+                trace=trace,
+                weather=plan.weather,
+                random=self.random,
+            )
+            for name in plan.topology.hosts
+        }
+        self.happened: Counter[str] = Counter()
+        self.edits = 0
+        self.faults = Faults(self)
+        self._updates: list[bytes] = []
+        self._sessions: dict[asyncio.Task[None], None] = {}
+        self._work: list[asyncio.Task[None]] = []
+
+    @property
+    def clients(self) -> list[Machine]:
+        """Machines that people edit at."""
+        return [m for name, m in self.machines.items() if self.plan.topology.dialled_by(name)]
+
+    async def run(self) -> None:
+        """From the beginning to the last check.  Raises `Violation`."""
+        asyncio.get_running_loop().set_exception_handler(reports_into(self.checkers))
+        for machine in self.machines.values():
+            await machine.start()
+        await self._live()
+        await self._calm_down()
+        await self._come_in_step()
+        self._compare()
+        await self._end()
+
+    def fail_if_found(self) -> None:
+        """Raise what was found where nobody could be told."""
+        if self.checkers.found:
+            raise self.checkers.found[0]
+
+    def take_away(self, machine: Machine, *, since: float) -> None:
+        """The simulation takes from a machine what it has promised since then."""
+        self.ledger.taken_away(machine.name, since)
+        machine.taken_away_at = asyncio.get_running_loop().time()
+
+    # --- while things go wrong ---------------------------------------------------------------
+
+    async def _live(self) -> None:
+        plan = self.plan
+        agenda: list[tuple[float, int, Coroutine[object, object, None] | None]] = []
+        for session in plan.sessions:
+            agenda.append((session.at, len(agenda), self._visit(session)))
+        for fault in plan.faults:
+            agenda.append((fault.at, len(agenda), self.faults.befall(fault)))
+        at = LOOK_SECONDS
+        while at < plan.seconds:
+            agenda.append((at, len(agenda), None))
+            at += LOOK_SECONDS
+        loop = asyncio.get_running_loop()
+        backed_up = 0.0
+        agenda.sort(key=lambda entry: entry[:2])
+        try:
+            while agenda:
+                at, _, work = agenda[0]
+                await asyncio.sleep(at - loop.time())
+                self.fail_if_found()
+                agenda.pop(0)
+                if work is not None:
+                    self._work.append(loop.create_task(work))
+                    continue
+                self._look()
+                if at - backed_up >= BACKUP_SECONDS:
+                    backed_up = at
+                    for machine in self.machines.values():
+                        machine.back_up(loop.time())
+        finally:
+            for _, _, work in agenda:
+                if work is not None:
+                    work.close()
+        for task in self._work:
+            await task
+        self.fail_if_found()
+
+    def _look(self) -> None:
+        for machine in self.machines.values():
+            if machine.shell is not None:
+                self.checkers.bounded(machine.name, machine.shell)
+
+    async def _visit(self, session: Session) -> None:
+        """Let somebody edit, as soon as the machine is up."""
+        machine = self.machines[session.host]
+        while machine.replica is None:
+            await machine.came_up.wait()
+        process = machine.process
+        if process is not None:
+            # Ended when it has waited for what it waits for, or with its process.
+            task = process.start(self._edit(machine, machine.replica, session), "session")
+            self._sessions[task] = None
+            task.add_done_callback(self._sessions.pop)
+
+    async def _edit(self, machine: Machine, replica: Replica, session: Session) -> None:
+        dice = Random(session.seed)  # noqa: S311 - to be repeated
+        person = Person(self.ledger, machine.name, dice, asyncio.get_running_loop().time)
+        try:
+            opening = await self._open(machine, replica, session.document)
+            for _ in range(session.edits):
+                self._edit_once(machine, person, opening, session.container)
+                if dice.random() < 0.15:
+                    await asyncio.sleep(dice.uniform(0.0, 1.0))
+            if session.waits_for == "saved":
+                await self._save(machine, opening)
+            elif session.waits_for == "synced":
+                await self._sync(machine)
+            if session.closes:
+                opening.close()
+        except Violation as violation:
+            self.checkers.note(violation)
+        except EditRefused as error:
+            self.checkers.note(Violation("accepted", str(error)))
+        except CrdtStateError as error:
+            # Closed by another session, or the disk is ill: who edits is told, and begins anew.
+            self.trace.note("not edited", machine.name, type(error).__name__)
+
+    async def _open(self, machine: Machine, replica: Replica, document: DocumentId) -> OpenDocument:
+        opening = await replica.document(document)
+        if machine.opened.get(document) is not opening:
+            machine.opened[document] = opening
+            opening.on_update(lambda update, _: self._updates.append(update))
+            if machine.store is not None:
+                probe = Probe(self.checkers, machine.name, document, machine.store)
+                await replica.use(document, machine.probe_source(document), probe)
+        return opening
+
+    def _edit_once(
+        self, machine: Machine, person: Person, opening: OpenDocument, container: str
+    ) -> None:
+        self._updates.clear()
+        entry = person.edit(opening, container)
+        self.edits += 1
+        for update in self._updates:
+            self.trace.note("edit", machine.name, opening.id, container, update)
+        if entry is not None and self._updates:
+            entry.reach = dict(inspect(self._updates[-1], LIMITS, merged=True).vector)
+            machine.made.append(entry)
+
+    async def _save(self, machine: Machine, opening: OpenDocument) -> None:
+        made = [entry for entry in machine.made if entry.opening is opening]
+        await opening.saved()
+        if machine.store is not None:
+            self.checkers.keeps(machine.name, machine.store, made)
+            self.ledger.promised(made, machine.name, asyncio.get_running_loop().time())
+            self.trace.note("saved", machine.name, opening.id, len(made))
+
+    async def _sync(self, machine: Machine) -> None:
+        """Wait until every remote holds what was made or stored here, as each promises."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        name = machine.name
+        for link, remote in zip(machine.links, machine.remotes, strict=True):
+            made = {id(entry): entry for entry in machine.made}
+            made |= {
+                id(entry): entry
+                for entry in self.ledger
+                if entry.host == name and name in entry.kept_by
+            }
+            await link.synced()
+            there = self.machines[remote]
+            kept = [
+                entry
+                for entry in made.values()
+                # What a remote confirmed and then lost with an older state, nobody owes it.
+                if _may_be_promised(entry, name) and entry.at > there.taken_away_at
+            ]
+            if there.store is not None and there.taken_away_at < began:
+                self.checkers.keeps(remote, there.store, kept)
+                self.ledger.promised(kept, remote, loop.time())
+                self.trace.note("synced", name, remote, len(kept))
+
+    # --- when the weather has calmed ---------------------------------------------------------
+
+    async def _calm_down(self) -> None:
+        self.trace.note("calm")
+        self.network.calm_down(CALM)
+        for machine in self.machines.values():
+            machine.disk.refuses = {}
+            if not machine.is_up:
+                await machine.start()
+
+    async def _come_in_step(self) -> None:
+        try:
+            async with asyncio.timeout(QUIET_SECONDS):
+                # First without anybody asking: who has a document open is told of everything.
+                await self._be_told()
+                # Then without anybody opening anything: what is owed is brought by links alone.
+                for machine in self.clients:
+                    await self._within(machine, self._sync(machine))
+                if self._sessions:
+                    await asyncio.wait(tuple(self._sessions))
+                await self.faults.tell_the_rest()
+                for machine in self.clients:
+                    await self._within(machine, self._open_everything(machine))
+                while not self._are_in_step():
+                    await asyncio.sleep(1.0)
+                    self.fail_if_found()
+        except TimeoutError:
+            raise Violation("quiescence", self._who_lags()) from None
+        self.checkers.passed["quiescence"] += 1
+
+    async def _be_told(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + TOLD_SECONDS
+        while lacking := self._who_lacks():
+            if loop.time() >= end:
+                raise Violation("quiescence", lacking)
+            await asyncio.sleep(1.0)
+
+    def _who_lacks(self) -> str | None:
+        for machine in self.clients:
+            for link, remote in zip(machine.links, machine.remotes, strict=True):
+                there = self.machines[remote].shell
+                for document, opening in machine.opened.items():
+                    is_told = link.progress_of(document) is Progress.IN_SYNC
+                    if opening.is_closed or not is_told or there is None or machine.shell is None:
+                        continue
+                    known, theirs = machine.shell.core.get(document), there.core.get(document)
+                    if known and theirs and known.head.vector != theirs.head.vector:
+                        return (
+                            f"{machine.name} shows {document!r} as in sync with {remote} and was "
+                            f"not told of all of it within {TOLD_SECONDS:.0f} s"
+                        )
+        return None
+
+    async def _within(self, machine: Machine, work: Coroutine[object, object, None]) -> None:
+        """Do something as part of a machine's process."""
+        if machine.process is None:
+            raise AssertionError(f"{machine.name} was never started")
+        await machine.process.start(work, "healing")
+
+    async def _open_everything(self, machine: Machine) -> None:
+        if machine.replica is not None:
+            for document in DOCUMENTS:
+                await self._open(machine, machine.replica, document)
+
+    def _are_in_step(self) -> bool:
+        if any(link.progress is not Progress.IN_SYNC for m in self.clients for link in m.links):
+            return False
+        return all(len(set(self._vectors(document).values())) == 1 for document in DOCUMENTS)
+
+    def _vectors(self, document: DocumentId) -> dict[str, bytes]:
+        found = {}
+        for machine in self.clients:
+            found[machine.name] = machine.opened[document].state_vector()
+        for name, machine in self.machines.items():
+            known = None if machine.shell is None else machine.shell.core.get(document)
+            if known is not None:
+                found[f"{name}'s head"] = known.head.state_vector()
+        return found
+
+    def _who_lags(self) -> str:
+        lag = [
+            f"{m.name}: {link.progress.value} ({link.last_error})"
+            for m in self.clients
+            for link in m.links
+        ]
+        return f"not in step {QUIET_SECONDS:.0f} s after the weather had calmed; {'; '.join(lag)}"
+
+    def _compare(self) -> None:
+        for document in DOCUMENTS:
+            digests = {}
+            # Of those who dial one store for each document: reading them all takes as long as
+            # all that went before.
+            witness = self.random.choice(self.clients)
+            for machine in self.machines.values():
+                if machine.store is not None and (machine is witness or not machine.remotes):
+                    stored = stored_now(machine.store, document)
+                    updates = [] if stored is None else stored.updates()
+                    digest = worker_jobs.digest(updates, LIMITS).deep_digest
+                    digests[f"{machine.name}'s store"] = digest
+            for machine in self.clients:
+                digests[machine.name] = machine.opened[document].deep_digest()
+            self.checkers.converged(document, digests)
+            for name, digest in digests.items():
+                self.trace.note("digest", document, name, digest)
+            for machine in self.clients:
+                contents = shown(machine.opened[document])
+                self.checkers.shows(document, machine.name, contents)
+
+    async def _end(self) -> None:
+        self.checkers.sent_within(
+            LIMITS.peer_queue_bytes_max,
+            buffered=self.network.buffered_bytes_most,
+            message=self.network.message_bytes_most,
+        )
+        for machine in self.machines.values():
+            if machine.store is not None:
+                findings = [finding async for finding in machine.store.verify()]
+                if findings:
+                    raise Violation("verified", f"{machine.name}: {findings[0].what}")
+                self.checkers.passed["verified"] += 1
+        for machine in self.clients:
+            await machine.stop()
+        for machine in self.machines.values():
+            if machine.is_up:
+                await machine.stop()
+        self.fail_if_found()
+        self.checkers.passed["silence"] += 1
+        self.checkers.passed["accepted"] += 1
+
+
+def _may_be_promised(entry: Entry, host: str) -> bool:
+    """Whether an edit was stored at `host`, or is in a document that would tell if it was not."""
+    if host in entry.kept_by:
+        return True
+    return isinstance(entry.opening, OpenDocument) and not entry.opening.is_closed

@@ -1,0 +1,76 @@
+"""Bugs that were planted on purpose are found, and without them the same seeds hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+
+from crdt_state.simulator.plan import draw_plan
+from crdt_state.simulator.shrink import shrink
+from crdt_state.simulator.simulation import Outcome, run
+from crdt_state.simulator.weather import STORM, Kind, Weather
+from simulator.planted import bugs
+
+LIES = replace(STORM, name="lies", weights={Kind.LIE: 1})
+LOSSES = replace(STORM, name="losses", weights={Kind.POWER: 1})
+CLOGS = replace(STORM, name="clogs", weights={Kind.CLOG: 1}, stay_seconds=(5.0, 40.0), faults=60)
+BACKUPS = replace(STORM, name="backups", weights={Kind.OLD_BACKUP: 1, Kind.KILL: 1})
+CUTS = replace(
+    STORM,
+    name="cuts",
+    weights={Kind.CUT: 2, Kind.PARTITION: 2, Kind.ABSENCE: 1, Kind.KILL: 2},
+    faults=40,
+)
+
+
+class Planted(NamedTuple):
+    """A bug, the weather and the seed in which it is found, and the checkers that may find it."""
+
+    plant: Callable[[pytest.MonkeyPatch], None]
+    checkers: set[str]
+    weather: Weather
+    edits: int
+    seed: int
+
+    def run(self) -> Outcome:
+        return run(draw_plan(self.seed, self.weather, edits=self.edits))
+
+
+PLANTED = [
+    Planted(bugs.says_saved_before_the_commit, {"durable"}, STORM, 400, 0),
+    Planted(bugs.answers_the_barrier_from_memory, {"durable"}, STORM, 400, 1),
+    Planted(bugs.delivers_before_the_commit, {"order"}, STORM, 400, 0),
+    Planted(bugs.clears_the_outbox_without_an_answer, {"durable"}, CUTS, 800, 6),
+    Planted(bugs.loses_the_end_of_the_log_at_a_fold, {"quiescence", "durable"}, STORM, 800, 0),
+    Planted(bugs.drops_what_is_pending_at_a_fold, {"durable"}, LIES, 800, 0),
+    Planted(bugs.does_not_sync_commits, {"durable", "verified"}, LOSSES, 400, 0),
+    Planted(bugs.goes_on_after_a_restore, {"incarnation"}, BACKUPS, 400, 0),
+    Planted(bugs.uses_a_client_id_again, {"convergence"}, BACKUPS, 400, 0),
+    Planted(bugs.brings_nobody_up_to_date, {"quiescence"}, CLOGS, 800, 1),
+]
+IDS = [planted.plant.__name__ for planted in PLANTED]
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=IDS)
+def test_a_planted_bug_is_found(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted.plant(monkeypatch)
+    outcome = planted.run()
+    assert outcome.checker in planted.checkers, outcome.failure or "nothing was found"
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=IDS)
+def test_without_the_bug_the_same_seed_holds(planted: Planted) -> None:
+    outcome = planted.run()
+    assert outcome.is_good, outcome.failure
+
+
+def test_a_failing_history_is_shrunk_and_still_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    bugs.says_saved_before_the_commit(monkeypatch)
+    failed = run(draw_plan(0, STORM, edits=400))
+    shortest = shrink(failed, run, tries_max=30)
+    assert shortest.checker == failed.checker
+    assert len(shortest.plan.sessions) <= 3
+    assert not shortest.plan.faults

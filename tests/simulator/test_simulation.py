@@ -1,0 +1,112 @@
+"""Two hundred seeds of storm: everything holds, and everything that can go wrong does.
+
+Each seed is five replicas, a thousand edits and some thirty faults, in one thread and in simulated
+time.  Groups of seeds are tests of their own, so that they can run side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from functools import cache
+
+import pytest
+
+from crdt_state.simulator.checkers import CHECKERS
+from crdt_state.simulator.plan import draw_plan
+from crdt_state.simulator.simulation import Outcome, run
+from crdt_state.simulator.weather import CALM, RAIN, STORM, Kind, Weather
+
+SEEDS = range(1, 201)
+A_GROUP = 10
+IN_THE_SAMPLE = 2
+"""Groups that run in every `make test`; the others belong to `make verify`."""
+
+GROUPS = [SEEDS[at : at + A_GROUP] for at in range(0, len(SEEDS), A_GROUP)]
+FAULTS_OF_A_KIND_MIN = 50
+"""In all seeds.  Some that are planned come to nothing (there is no connection to cut, no machine
+that is up); a group has to carry out half of them, rounded down."""
+
+
+def held(seed: int, weather: Weather) -> Outcome:
+    """The outcome of a seed in which everything held."""
+    outcome = run(draw_plan(seed, weather))
+    assert outcome.is_good, (
+        f"{outcome.failure}\nrepeat it with: "
+        f"crdt-state simulate --seed {seed} --weather {weather.name}"
+    )
+    return outcome
+
+
+def everything_held(seeds: range) -> None:
+    edits, faults, passed, planned = 0, Counter[str](), Counter[str](), Counter[str]()
+    for seed in seeds:
+        outcome = held(seed, STORM)
+        assert len(outcome.plan.topology.hosts) >= 5
+        assert sum(outcome.faults.values()) >= 20
+        edits += outcome.edits
+        faults.update(outcome.faults)
+        passed.update(outcome.passed)
+        planned.update(fault.kind.value for fault in outcome.plan.faults)
+    assert edits >= 1_000 * len(seeds)
+    assert set(CHECKERS) <= passed.keys(), "a checker had nothing to look at"
+    rare = {kind: count for kind, count in planned.items() if faults[kind] < count // 2}
+    assert not rare, f"of these {rare} were planned, and hardly any happened"
+
+
+@pytest.mark.parametrize("seeds", GROUPS[:IN_THE_SAMPLE], ids=str)
+def test_everything_holds_in_a_storm(seeds: range) -> None:
+    everything_held(seeds)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seeds", GROUPS[IN_THE_SAMPLE:], ids=str)
+def test_everything_holds_in_every_storm(seeds: range) -> None:
+    everything_held(seeds)
+
+
+@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
+def test_every_kind_of_fault_is_planned_often_enough(kind: Kind) -> None:
+    assert planned_faults()[kind] // 2 >= FAULTS_OF_A_KIND_MIN + len(GROUPS) // 2
+
+
+@cache
+def planned_faults() -> Counter[Kind]:
+    return Counter(fault.kind for seed in SEEDS for fault in draw_plan(seed, STORM).faults)
+
+
+@pytest.mark.parametrize("weather", [CALM, RAIN], ids=lambda weather: weather.name)
+def test_everything_holds_in_better_weather(weather: Weather) -> None:
+    outcome = held(1, weather)
+    assert outcome.edits >= 1_000
+    assert bool(outcome.faults) is bool(weather.faults)
+
+
+def test_the_same_seed_does_the_same_in_every_process() -> None:
+    program = (
+        "from crdt_state.simulator.plan import draw_plan\n"
+        "from crdt_state.simulator.simulation import run\n"
+        "from crdt_state.simulator.weather import STORM\n"
+        "for seed in (3, 4):\n"
+        "    outcome = run(draw_plan(seed, STORM, edits=400))\n"
+        "    print(outcome.digest, outcome.events, outcome.seconds)\n"
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for hash_seed in ("0", "4242")
+    ]
+    one, other = (process.communicate()[0] for process in running)
+    assert len(one.split()) == 6
+    assert one == other
+
+
+def test_two_seeds_do_not_do_the_same() -> None:
+    digests = {run(draw_plan(seed, STORM, edits=40)).digest for seed in (1, 2)}
+    assert len(digests) == 2
