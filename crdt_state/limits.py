@@ -77,7 +77,7 @@ class Limits:
     unfinished_bytes_max: int = 256 * 1024 * 1024
     state_vector_bytes_max: int = 4 * 1024 * 1024
     # Documents that one connection of our own protocol may have open (protocol/peer).
-    channels_max: int = 100_000
+    channels_max: int = 10_000
     # Bytes of updates that a peer may send before they are durable here.
     peer_credit_bytes: int = 1024 * 1024
     awareness_bytes_max: int = 64 * 1024

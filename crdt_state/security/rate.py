@@ -35,10 +35,10 @@ class Rate:
         self._messages_full_at: float = now
         self._bytes_full_at: float = now
 
-    def take(self, size: int, now: Instant) -> float:
-        """Count one message of `size` bytes; the seconds to wait before reading the next."""
+    def take(self, size: int, now: Instant, count: int = 1) -> float:
+        """Count messages of `size` bytes together; the seconds to wait before reading the next."""
         messages, full = self._messages_full_at, self._bytes_full_at
-        messages = (messages if messages > now else now) + self._seconds_per_message
+        messages = (messages if messages > now else now) + count * self._seconds_per_message
         full = (full if full > now else now) + size * self._seconds_per_byte
         self._messages_full_at, self._bytes_full_at = messages, full
         late = (messages if messages > full else full) - now - BURST_SECONDS

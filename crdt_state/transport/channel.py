@@ -24,12 +24,12 @@ from crdt_state.errors import (
     DocumentClosed,
     DocumentSetAside,
     QuotaExceeded,
+    RemoteProtocolError,
     UpdateRefused,
     WriteNotPermitted,
 )
-from crdt_state.model.inspect import inspect
 from crdt_state.model.portions import portions
-from crdt_state.model.state import EMPTY_VECTOR, decode_state_vector, encode_state_vector
+from crdt_state.model.state import EMPTY_VECTOR, encode_state_vector
 from crdt_state.protocol.peer.messages import (
     Acknowledge,
     Awareness,
@@ -40,7 +40,6 @@ from crdt_state.protocol.peer.messages import (
     Updates,
 )
 from crdt_state.replica.document_core import NOBODY, Delta
-from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.storage.contract import NOTHING, Sequence
 from crdt_state.sync.acknowledging import Brought, Sent
 from crdt_state.transport.reception import take_update
@@ -80,7 +79,7 @@ class Attendant(Protocol):
     def was_refused(self, refusal: Refusal) -> None:
         """The peer brought what we do not let in."""
 
-    def channel_ended(self, code: int, reason: str) -> None:
+    def channel_ended(self, code: int, reason: str, *, by_peer: bool) -> None:
         """The channel is over: closed by the peer, or by us for the document's sake."""
 
 
@@ -106,17 +105,20 @@ class Channel:
         source: int,
         author: Author,
         name: str,
+        number: int = -1,
     ) -> None:
         """A channel that is not open yet.
 
         `peer` is the replica at the other end, `author` who that is to admission, and `name` what
-        is stored as the source of what it brings.
+        is stored as the source of what it brings.  `number` is known where the peer opened it.
         """
         self.document = document
         self.peer = peer
-        self.number = -1
+        self.number = number
         self.author = author
         self.source = source
+        self.has_sent = False
+        """Whether anything of ours has gone out."""
         self.has_all = False
         """Whether what the peer held when this was opened is durable here."""
         self._shell = shell
@@ -149,6 +151,8 @@ class Channel:
         self._unsettled_bytes = 0
         self._settled = 0
         self._undecided: deque[tuple[int, bytes]] = deque()
+        self._waits: deque[tuple[int, bytes]] = deque()
+        """What is in the pending table; no longer than that is."""
         self._acknowledged = (0, 0)
         self._refused_from: int | None = None
         self._brought = Brought()
@@ -163,20 +167,17 @@ class Channel:
         await self._use()
         vector = state_vector if state_vector is not None else self._vector()
         self.number = self._wire.protocol.open(self.document, vector)
-        self._wire.channels[self.number] = self
+        self._wire.register(self.number, self)
         self._wire.touch()
 
-    async def answer(self, number: int, state_vector: bytes) -> None:
+    async def answer(self, state_vector: bytes) -> None:
         """Answer the peer, which opened it with what it holds.
 
         Raises `UpdateRefused` for what is no state vector, and `StoreError`.
         """
-        self.number = number
-        self._wire.channels[number] = self
         await self._use()
         self.has_begun = True
-        vector = await self._read_vector(state_vector)
-        await self._catch_up(vector, is_answer=True)
+        await self._catch_up(state_vector, is_answer=True)
         self._confirm()
 
     def end(self) -> None:
@@ -198,7 +199,7 @@ class Channel:
         if not self.is_over:
             self._wire.close_channel(self.number, code, reason)
             self.end()
-            self._attendant.channel_ended(code, reason)
+            self._attendant.channel_ended(code, reason, by_peer=False)
 
     def barrier(self) -> asyncio.Future[None]:
         """Ask the peer, which has answered, whether all that was said so far is durable there.
@@ -226,7 +227,7 @@ class Channel:
 
     def deliver(self, deltas: Many[Delta]) -> None:
         """Send on what others brought."""
-        if self._undecided and self._undecided[0][0] <= self._settled:
+        if self._waits:
             self._acknowledge()  # something that waited may have been let in
         if not self.has_begun:
             return  # the exchange of states covers it
@@ -271,7 +272,7 @@ class Channel:
                 if not updates:
                     self._settle_soon()
             case Awareness():
-                self._attendant.heard_awareness(message)
+                self._hear_awareness(message)
             case Held():
                 self._hear_held(message)
             case Barrier():
@@ -279,11 +280,17 @@ class Channel:
             case Passed():
                 self._barriers.popleft().set_result(None)
 
+    def _hear_awareness(self, message: Awareness) -> None:
+        try:
+            self._attendant.heard_awareness(message)
+        except RemoteProtocolError as error:
+            self.close(error.code, error.reason)
+
     def ended(self, code: int, reason: str) -> None:
         """The peer closed it, or the connection has gone."""
         if not self.is_over:
             self.end()
-            self._attendant.channel_ended(code, reason)
+            self._attendant.channel_ended(code, reason, by_peer=True)
 
     # --- sending -----------------------------------------------------------------------------
 
@@ -302,7 +309,10 @@ class Channel:
             if not is_of_state:
                 self._queue_bytes -= len(update)
         number = self._wire.protocol.send_updates(self.number, tuple(batch))
-        self._sent.add(number, position)
+        self.has_sent = True
+        # Where the rest of a commit or of a state follows, this part does not stand for it.
+        is_whole = not self._queue or self._queue[0].position > position
+        self._sent.add(number, position if is_whole else position - 1)
         self._pass_barriers()
         return bool(self._queue) or self._is_behind
 
@@ -324,7 +334,7 @@ class Channel:
     async def _begin(self, state_vector: bytes) -> None:
         """Bring what a peer that has told us its vector lacks."""
         try:
-            await self._catch_up(await self._read_vector(state_vector))
+            await self._catch_up(state_vector)
             self._confirm()
         except CrdtStateError as error:
             self._fail(error)
@@ -344,18 +354,19 @@ class Channel:
         try:
             known = self._shell.core.get(self.document)
             if known is not None:
-                await self._catch_up(self._shortfall.catching_up(known.head.vector))
+                held = self._shortfall.catching_up(known.head.vector)
+                await self._catch_up(encode_state_vector(held))
         except CrdtStateError as error:
             self._fail(error)
         finally:
             self._catching_up = None
 
-    async def _catch_up(self, vector: dict[int, int], *, is_answer: bool = False) -> None:
+    async def _catch_up(self, vector: bytes, *, is_answer: bool = False) -> None:
         """Send what a peer that holds `vector` lacks, and after that what was missed meanwhile."""
         self._shortfall.catching_up({})  # from here on what is delivered is kept
         await self._shell.settled(self.document)
         position = self._shell.last
-        update = await self._shell.difference(self.document, encode_state_vector(vector))
+        update = await self._shell.difference(self.document, vector)
         parts = await self._parts_of(update)
         if self.is_over:
             return
@@ -486,11 +497,7 @@ class Channel:
                 await self._shell.settled(self.document)
                 self._settled = through
                 if size:
-                    self._brought.add(through, self._shell.last)
-                    for replica, durable in self._holders.durable():
-                        self.heard(replica, durable)
-                if size:
-                    self._wire.protocol.grant(size)
+                    self._wire.grant(self.number, size)
                 self._acknowledge()
         except CrdtStateError as error:
             self._fail(error)
@@ -502,20 +509,26 @@ class Channel:
         known = self._shell.core.get(self.document)
         if known is None:
             return
-        waits = len(known.pending) > 0
-        limits = self._shell.limits
+        pending = known.pending
         while self._undecided and self._undecided[0][0] <= self._settled:
-            if waits and not known.head.holds(inspect(self._undecided[0][1], limits, merged=True)):
-                break
-            self._undecided.popleft()
+            number, update = self._undecided.popleft()
+            if pending.knows(update):
+                self._waits.append((number, update))
+        while self._waits and not pending.knows(self._waits[0][1]):
+            self._waits.popleft()
         durable = self._settled
         if self._refused_from is not None:
             durable = min(durable, self._refused_from - 1)
-        applied = self._undecided[0][0] - 1 if self._undecided else durable
-        acknowledged = (durable, min(applied, durable))
-        if acknowledged != self._acknowledged:
-            self._acknowledged = acknowledged
-            self._wire.protocol.acknowledge(self.number, *acknowledged)
+        applied = min(durable, self._waits[0][0] - 1) if self._waits else durable
+        if (durable, applied) != self._acknowledged:
+            has_more_applied = applied > self._acknowledged[1]
+            self._acknowledged = (durable, applied)
+            self._wire.protocol.acknowledge(self.number, durable, applied)
+            if has_more_applied:
+                # Only what is integrated is passed on, and can be held by others.
+                self._brought.add(applied, self._shell.last)
+                for replica, position in self._holders.durable():
+                    self.heard(replica, position)
         self._wire.touch()
         if self._to_receive is not None and self._settled >= self._to_receive:
             self._to_receive = None
@@ -530,11 +543,6 @@ class Channel:
         self._holders.join(self)
         if self.is_over:  # it ended while the document was being loaded
             self._shell.leave(self.document, self.source)
-
-    async def _read_vector(self, state_vector: bytes) -> dict[int, int]:
-        if len(state_vector) > LARGE_BYTES:
-            return await asyncio.to_thread(decode_state_vector, state_vector)
-        return decode_state_vector(state_vector)
 
     def _vector(self) -> bytes:
         known = self._shell.core.get(self.document)

@@ -302,10 +302,10 @@ class Listener:
                 await asyncio.sleep(0)
             await self._has_read(member, at_most=LARGE_BYTES)
 
-    async def take_in(self, size: int, account: Account | None) -> None:
-        """After a frame of a replica: wait as long as its identity brings too much."""
+    async def take_in(self, size: int, count: int, account: Account | None) -> None:
+        """After a frame of `count` messages: wait as long as its identity brings too much."""
         if account is not None:
-            wait = account.rate.take(size, self.shell.clock.now())
+            wait = account.rate.take(size, self.shell.clock.now(), count)
             if wait:
                 await self._sleep(wait)
         await self.shell.has_room()

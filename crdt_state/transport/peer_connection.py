@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from crdt_state.protocol.peer.messages import (
@@ -42,6 +43,9 @@ __all__ = ["Channelled", "PeerConnection", "Said"]
 GONE = 1006
 TOO_SLOW = 4408
 
+MESSAGES_IN_A_ROW = 16
+"""Heard of one connection before others have their turn."""
+
 Said: TypeAlias = State | Updates | Acknowledge | Held | Awareness | Barrier | Passed
 """What a channel hears while it is open."""
 
@@ -68,20 +72,58 @@ class PeerConnection:
         protocol: SyncProtocol,
         limits: Limits,
         *,
-        received: Callable[[int], Awaitable[None]],
+        received: Callable[[int, int], Awaitable[None]],
     ) -> None:
-        """`received` is told the bytes of each frame, and may wait before the next is read."""
+        """`received` is told of each frame how many bytes and messages it was.
+
+        It may wait before the next is read.
+        """
         self.connection = connection
         self.protocol = protocol
         self.channels: dict[int, Channelled] = {}
         self._limits = limits
         self._received = received
-        self._hungry: dict[int, None] = {}
+        self._ungranted: dict[int, int] = {}
+        self._hungry: OrderedDict[int, None] = OrderedDict()
         self._flushing: asyncio.Handle | None = None
         self._pacing: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._is_over = False
+
+    # --- channels ----------------------------------------------------------------------------
+
+    def register(self, number: int, channel: Channelled) -> None:
+        """Let somebody be at a channel; told soon where the connection has gone already."""
+        if self._is_over:
+            asyncio.get_running_loop().call_soon(channel.ended, GONE, "the connection ended")
+        else:
+            self.channels[number] = channel
+
+    def let_go(self, number: int) -> None:
+        """Forget who was at this channel; what it owed the peer in credit is given back."""
+        self.channels.pop(number, None)
+        self._hungry.pop(number, None)
+        owed = self._ungranted.pop(number, 0)
+        if owed and not self._is_over:
+            self.protocol.grant(owed)
+            self.touch()
+
+    def grant(self, number: int, size: int) -> None:
+        """Give the peer credit for what of a channel has become durable."""
+        self._ungranted[number] = self._ungranted.get(number, 0) - size
+        self.protocol.grant(size)
+        self.touch()
+
+    async def has_room(self) -> None:
+        """Wait until the peer has taken most of what is written for it."""
+        while not self._is_over and self._waiting_bytes() > self._limits.peer_queue_bytes_max:
+            await self.connection.drained()
+            await asyncio.sleep(0)
+
+    def _waiting_bytes(self) -> int:
+        return self.connection.buffered_bytes + self.protocol.waiting_bytes
 
     # --- hearing -----------------------------------------------------------------------------
 
@@ -92,21 +134,29 @@ class PeerConnection:
         """
         while True:
             frame = await self.connection.receive()
-            for message in self.protocol.receive(frame):
+            heard = self.protocol.receive(frame)
+            for at, message in enumerate(heard, 1):
                 if not self._is_passed_on(message):
                     yield message
+                if at % MESSAGES_IN_A_ROW == 0:
+                    await asyncio.sleep(0)  # others want to be heard, too
             self.touch()
-            await self._received(len(frame))
+            await self._received(len(frame), len(heard))
 
     def _is_passed_on(self, message: Message) -> bool:
         if isinstance(message, Credit):
-            self._be_patient()
+            if self.protocol.credit > 0:
+                self._be_patient()
             return True
         if not isinstance(message, Said | Close):
             return False
         channel = self.channels.get(message.channel)
+        if isinstance(message, Updates):
+            size = sum(map(len, message.updates))
+            self._ungranted[message.channel] = self._ungranted.get(message.channel, 0) + size
         if channel is None:
-            return True  # it was let go of; the peer does not know yet
+            self.let_go(message.channel)  # the peer does not know yet
+            return True
         if isinstance(message, Close):
             self.let_go(message.channel)
             channel.ended(message.code, message.reason)
@@ -128,7 +178,7 @@ class PeerConnection:
 
     def show(self, number: int, origin: ReplicaId, hops: int, payload: bytes) -> None:
         """Send awareness; left out for a peer that does not keep up, which the next one mends."""
-        if self.connection.buffered_bytes <= self._limits.peer_queue_bytes_max:
+        if self._waiting_bytes() <= self._limits.peer_queue_bytes_max:
             self.protocol.say(Awareness(number, origin, hops, payload))
             self.touch()
 
@@ -138,11 +188,6 @@ class PeerConnection:
         self.protocol.close(number, code, reason)
         self.touch()
 
-    def let_go(self, number: int) -> None:
-        """Forget who was at this channel."""
-        self.channels.pop(number, None)
-        self._hungry.pop(number, None)
-
     def end(self, reason: str = "the connection ended") -> None:
         """Say what is left to be said, and tell every channel; whoever calls this then closes."""
         self._flush()
@@ -150,8 +195,9 @@ class PeerConnection:
         for timer in (self._flushing, self._patience):
             if timer is not None:
                 timer.cancel()
-        if self._pacing is not None:
-            self._pacing.cancel()
+        for task in (self._pacing, self._draining):
+            if task is not None:
+                task.cancel()
         channels, self.channels = self.channels, {}
         self._hungry.clear()
         for channel in channels.values():
@@ -172,8 +218,11 @@ class PeerConnection:
     def _feed(self) -> None:
         """Let channels send, a batch each in turn, as long as there is credit."""
         while self._hungry and self.protocol.credit > 0:
-            number = next(iter(self._hungry))
-            del self._hungry[number]
+            if self._waiting_bytes() > self._limits.peer_queue_bytes_max:
+                if self._draining is None:
+                    self._draining = self._start(self._go_on_when_drained())
+                break
+            number, _ = self._hungry.popitem(last=False)
             if self.channels[number].send_some():
                 self._hungry[number] = None
         if not self._hungry:
@@ -182,14 +231,24 @@ class PeerConnection:
             seconds = self._limits.peer_slow_seconds_max
             self._patience = asyncio.get_running_loop().call_later(seconds, self._give_up)
 
+    async def _go_on_when_drained(self) -> None:
+        try:
+            await self.has_room()
+        finally:
+            self._draining = None
+        self._be_patient()
+        self.touch()
+
     async def _pace(self) -> None:
         """Parts of large messages go out as fast as the connection takes them."""
-        while self.protocol.waiting_bytes:
-            await self.connection.drained()
-            for frame in self.protocol.frames_to_send():
-                self.connection.send(frame)
-            await asyncio.sleep(0)
-        self._pacing = None
+        try:
+            while self.protocol.waiting_bytes:
+                await self.connection.drained()
+                for frame in self.protocol.frames_to_send():
+                    self.connection.send(frame)
+                await asyncio.sleep(0)
+        finally:
+            self._pacing = None
 
     def _be_patient(self) -> None:
         if self._patience is not None:

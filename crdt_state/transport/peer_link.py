@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt_state.errors import CrdtStateError, DocumentClosed, RemoteError, RemoteProtocolError
 from crdt_state.protocol.peer.conversation import CAPABILITIES, VERSION, Role, SyncProtocol
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from crdt_state.replica.presence import Presence
     from crdt_state.replica.remotes import Remotes
     from crdt_state.replica.shell import ReplicaShell
-    from crdt_state.transport.connection import Dial
+    from crdt_state.transport.connection import Connection, Dial
     from crdt_state.transport.conversation import Tie
     from crdt_state.transport.peer_connection import Said
 
@@ -61,9 +61,18 @@ PATH = "/-/sync"
 RENEWED_AFTER = 0.8
 """Of a grant's time, after which a fresh token is brought."""
 
+TRY_AGAIN_LATER = 1013
 GONE = 1006
 HOPS = 0
 """A dialler's awareness is passed on by the listener to its own members, and no further."""
+
+
+class _End(NamedTuple):
+    """How a channel ended."""
+
+    code: int
+    reason: str
+    is_by_peer: bool
 
 
 class PeerLine:
@@ -95,6 +104,7 @@ class PeerLine:
         self._token = token
         self._changed = changed
         self._backoff = Backoff(shell.limits, shell.random)
+        self._farewell: asyncio.Task[None] | None = None
         self._token_said = ""
         self._renewing: asyncio.TimerHandle | None = None
         self._wire: PeerConnection | None = None
@@ -161,12 +171,16 @@ class PeerLine:
         protocol = SyncProtocol(Role.DIALLER, shell.limits)
         wire = PeerConnection(connection, protocol, shell.limits, received=self._received)
         code, reason = 1000, ""
+        greeting = asyncio.get_running_loop().call_later(
+            shell.limits.handshake_seconds_max, self._give_up_waiting, connection
+        )
         try:
             self._token_said = self._fresh_token()
             protocol.greet(self._hello(self._token_said))
             wire.touch()
             async for message in wire.messages():
                 if isinstance(message, Welcome):
+                    greeting.cancel()
                     await self._meet(message)
                     self.welcome, self._wire = message, wire
                     self._is_up.set()
@@ -177,6 +191,7 @@ class PeerLine:
             code, reason = getattr(error, "code", 4400), str(error)
             raise
         finally:
+            greeting.cancel()
             self._wire = None
             self._is_up.clear()
             if self.progress is Progress.CATCHING_UP:
@@ -232,6 +247,10 @@ class PeerLine:
             token=token,
         )
 
+    def _give_up_waiting(self, connection: Connection) -> None:
+        self.last_error = "the remote said no word of our protocol in time"
+        self._farewell = asyncio.create_task(connection.close(4408, "nothing was said in time"))
+
     async def _meet(self, welcome: Welcome) -> None:
         """Who is there: one that has begun a new life is owed everything again."""
         if welcome.version != VERSION:
@@ -242,7 +261,7 @@ class PeerLine:
         if await self._remotes.met(self._remote, welcome.replica, welcome.incarnation):
             self._owes_more()
 
-    async def _received(self, _: int) -> None:
+    async def _received(self, _size: int, _count: int) -> None:
         await self._shell.has_room()
 
 
@@ -273,7 +292,7 @@ class PeerConversation:
         self._stop_presenting: Callable[[], None] = _nothing
         self._wire: PeerConnection | None = None
         self._channel: Channel | None = None
-        self._channel_over: asyncio.Future[tuple[int, str]] | None = None
+        self._channel_over: asyncio.Future[_End] | None = None
         self._waiting: list[_Waiter] = []
         self._awaited_by = 0
         self._may_need_a_token = False
@@ -354,7 +373,7 @@ class PeerConversation:
             if self._may_need_a_token:
                 self._may_need_a_token = False
                 self._line.renew_token()
-            code, reason = await self._talk(wire)
+            code, reason, is_by_peer = await self._talk(wire)
         except CrdtStateError as error:
             self.last_error = str(error) or type(error).__name__
             return Progress.OFFLINE, self._backoff.failed()
@@ -365,6 +384,9 @@ class PeerConversation:
         if code == GONE:
             return Progress.OFFLINE, 0.0  # the line is dialled again, after a wait of its own
         self.last_error = f"closed with {code}{f' ({reason})' if reason else ''}"
+        if not is_by_peer:
+            # We ended it, for what the remote said: that refuses nothing of ours.
+            return Progress.OFFLINE, self._backoff.failed()
         progress = Progress.REFUSED if code in REFUSES_US else Progress.OFFLINE
         if code == FORBIDDEN:
             self.unwelcome_seconds = limits.reconnect_seconds_max
@@ -376,7 +398,7 @@ class PeerConversation:
             return progress, seconds
         return progress, self._backoff.failed()
 
-    async def _talk(self, wire: PeerConnection) -> tuple[int, str]:
+    async def _talk(self, wire: PeerConnection) -> _End:
         shell, document = self._shell, self.document
         # A user of its own, so that the document stays in use while it gives way.
         await shell.use(document, self._keeper, _Keeper())
@@ -399,12 +421,13 @@ class PeerConversation:
                 await channel.open()
                 self._show_attempt(Progress.CATCHING_UP)
                 self._greet()
-                code, reason = await over
+                end: _End = await over
             finally:
                 self._leave_channel(channel)
-            if known is not None and code in REFUSES_WHAT_WE_BRING:
-                return await self._give_way(wire, code, reason)
-            return code, reason
+            has_refused = end.is_by_peer and channel.has_sent and end.code in REFUSES_WHAT_WE_BRING
+            if known is not None and has_refused:
+                return await self._give_way(wire, end)
+            return end
         finally:
             shell.leave(document, self._keeper)
 
@@ -417,25 +440,26 @@ class PeerConversation:
 
     # --- when the remote refuses what we bring -----------------------------------------------
 
-    async def _give_way(self, wire: PeerConnection, code: int, reason: str) -> tuple[int, str]:
+    async def _give_way(self, wire: PeerConnection, end: _End) -> _End:
         """Let the document be what the remote holds; how the conversation then goes on."""
-        document = self.document
-        if await self._tie.remotes.others_who_hold(document, self._tie.remote):
-            return code, reason  # they would bring the same again
+        document, remote = self.document, self._tie.remote
+        if await self._tie.remotes.others_who_hold(document, remote):
+            return end  # they would bring the same again
         known = self._shell.core.get(document)
-        fetching = _Fetching(wire, document)
-        updates = await fetching.fetch()
-        if updates is None or known is None:
-            return GONE, reason
-        state = await self._shell.workers.merge(updates) if updates else NOTHING_TO_BRING
+        fetched = await _Fetching(wire, document).fetch()
+        if isinstance(fetched, _End):
+            return fetched
+        if known is None:
+            return _End(TRY_AGAIN_LATER, "the document fell out of use", is_by_peer=True)
+        state = await self._shell.workers.merge(fetched) if fetched else NOTHING_TO_BRING
         refused = await give_way(
-            self._shell, known, state, remote=self._tie.remote, code=code, reason=reason
+            self._shell, known, state, remote=remote, code=end.code, reason=end.reason
         )
         if refused is None:
-            return code, reason
+            return end
         self._tie.was_refused(refused)
         self._tell_waiters(refused)
-        return GONE, reason
+        return _End(GONE, end.reason, is_by_peer=True)
 
     # --- as the attendant of its channel -----------------------------------------------------
 
@@ -485,10 +509,10 @@ class PeerConversation:
         """The remote brought what we do not let in; it stays out, the rest goes on."""
         self.last_error = f"an update of the remote was refused: {refusal.error.reason}"
 
-    def channel_ended(self, code: int, reason: str) -> None:
+    def channel_ended(self, code: int, reason: str, *, by_peer: bool) -> None:
         """What follows is `_stay_in_step`'s."""
         if self._channel_over is not None and not self._channel_over.done():
-            self._channel_over.set_result((code, reason))
+            self._channel_over.set_result(_End(code, reason, by_peer))
 
     # --- private -----------------------------------------------------------------------------
 
@@ -589,12 +613,12 @@ class _Fetching:
         self._number = wire.protocol.open(document, b"\x00")
         self._updates: list[bytes] = []
         self._expected: int | None = None
-        self._done: asyncio.Future[list[bytes] | None] = asyncio.get_running_loop().create_future()
-        wire.channels[self._number] = self
+        self._done: asyncio.Future[list[bytes] | _End] = asyncio.get_running_loop().create_future()
+        wire.register(self._number, self)
         wire.touch()
 
-    async def fetch(self) -> list[bytes] | None:
-        """All of it, or None where the connection or the channel ended before."""
+    async def fetch(self) -> list[bytes] | _End:
+        """All of it, or how the connection or the channel ended before."""
         try:
             return await self._done
         finally:
@@ -607,20 +631,19 @@ class _Fetching:
             self._expected = message.updates
         elif isinstance(message, Updates):
             self._updates += message.updates
-            self._wire.protocol.grant(sum(map(len, message.updates)))
-            self._wire.touch()
+            self._wire.grant(self._number, sum(map(len, message.updates)))
         if self._expected is not None and len(self._updates) >= self._expected:
             self._finish(self._updates)
 
     def ended(self, code: int, reason: str) -> None:
         """It is not to be had."""
-        self._finish(None)
+        self._finish(_End(code, reason, is_by_peer=True))
 
     def send_some(self) -> bool:
         """Nothing is brought."""
         return False
 
-    def _finish(self, result: list[bytes] | None) -> None:
+    def _finish(self, result: list[bytes] | _End) -> None:
         if not self._done.done():
             self._done.set_result(result)
 

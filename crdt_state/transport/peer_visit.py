@@ -44,7 +44,11 @@ NOBODY = ReplicaId(bytes(16))
 EXPIRED = 4401
 FORBIDDEN = 4403
 VERSION_UNKNOWN = 4406
+MALFORMED = 4400
 TRY_AGAIN_LATER = 1013
+
+ANSWERED_AT_ONCE = 16
+"""Documents of one connection that are loaded and answered at the same time."""
 
 
 class PeerVisit:
@@ -60,7 +64,8 @@ class PeerVisit:
         self._account: Account | None = None
         self._name = ""
         self._peer = NOBODY
-        self._seats: dict[int, _Seat] = {}
+        self._seats: dict[DocumentId, _Seat] = {}
+        self._answering = asyncio.Semaphore(ANSWERED_AT_ONCE)
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._expiry: asyncio.TimerHandle | None = None
         limits = self._shell.limits
@@ -163,31 +168,48 @@ class PeerVisit:
     def _give_up_waiting(self) -> None:
         self._start(self._connection.close(4408, "nothing was said in time"), "farewell")
 
-    async def _received(self, size: int) -> None:
-        listener = self._listener
-        await listener.take_in(size, self._account)
+    async def _received(self, size: int, count: int) -> None:
+        await self._listener.take_in(size, count, self._account)
 
     # --- its documents -----------------------------------------------------------------------
 
     def _start_seat(self, asked: Open) -> None:
-        self._start(self._seat(asked), f"channel {asked.channel}")
-
-    async def _seat(self, asked: Open) -> None:
         grant = self._grant
         assert grant is not None  # noqa: S101 - the table lets nothing through before
         if not grant.may_read(asked.document):
             reason = f"no right to read {asked.document!r}"
             self.wire.close_channel(asked.channel, FORBIDDEN, reason)
-            return
-        seat = _Seat(self, asked)
-        self._seats[asked.channel] = seat
+        elif asked.document in self._seats:
+            reason = f"{asked.document!r} is open on this connection already"
+            self.wire.close_channel(asked.channel, MALFORMED, reason)
+        else:
+            # At once, so that whatever the peer says next on it, its end included, is heard.
+            seat = self._seats[asked.document] = _Seat(self, asked)
+            self.wire.register(asked.channel, seat.channel)
+            self._start(self._seat(seat, asked.state_vector), f"channel {asked.channel}")
+
+    async def _seat(self, seat: _Seat, state_vector: bytes) -> None:
+        channel = seat.channel
         try:
-            seat.room = await self._listener.enter(asked.document, seat.sit_down)
-            await seat.channel.answer(asked.channel, asked.state_vector)
+            async with self._answering:
+                await self.wire.has_room()
+                if channel.is_over:
+                    return
+                room = await self._listener.enter(channel.document, seat.sit_down)
+                if self._seats.get(channel.document) is not seat:  # it ended meanwhile
+                    self._listener.leave_seat(room, channel.source)
+                    return
+                seat.room = room
+                await channel.answer(state_vector)
         except (UpdateRefused, RemoteProtocolError) as error:
-            seat.leave(error.code, error.reason)
+            channel.close(error.code, error.reason)
         except CrdtStateError as error:
-            seat.leave(TRY_AGAIN_LATER, str(error))
+            channel.close(TRY_AGAIN_LATER, str(error))
+        except Exception as error:
+            channel.close(TRY_AGAIN_LATER, "something went wrong here; it was reported")
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"a channel about {channel.document!r} failed", "exception": error}
+            )
 
     def count_end(self, code: int) -> None:
         """Count a channel that was closed for somebody's quota."""
@@ -195,15 +217,17 @@ class PeerVisit:
 
     def left(self, seat: _Seat) -> None:
         """A channel is over."""
-        self._seats.pop(seat.number, None)
-        if seat.room is not None:
-            self._listener.leave_seat(seat.room, seat.channel.source)
+        if self._seats.get(seat.channel.document) is seat:
+            del self._seats[seat.channel.document]
+        room, seat.room = seat.room, None
+        if room is not None:
+            self._listener.leave_seat(room, seat.channel.source)
 
     def show(self, number: int, payload: bytes) -> None:
         """Tell the peer who is at a channel's document."""
         self.wire.show(number, self._shell.store.replica_id, 0, payload)
 
-    def new_channel(self, document: DocumentId, seat: _Seat) -> Channel:
+    def new_channel(self, document: DocumentId, seat: _Seat, number: int) -> Channel:
         """The channel of a seat."""
         return Channel(
             self._shell,
@@ -214,6 +238,7 @@ class PeerVisit:
             source=self._shell.new_source(),
             author=self._author_at(document),
             name=self._name,
+            number=number,
         )
 
     async def _end(self) -> None:
@@ -241,25 +266,21 @@ class _Seat:
     """A channel's place at the document's room, where awareness is passed on."""
 
     def __init__(self, visit: PeerVisit, asked: Open) -> None:
-        self.number = asked.channel
         self.room: Room | None = None
         self._visit = visit
-        self.channel = visit.new_channel(asked.document, self)
+        self._early: bytes | None = None
+        self.channel = visit.new_channel(asked.document, self, asked.channel)
 
     def sit_down(self, room: Room) -> None:
         """Hear of who is here from now on."""
         present = room.seat(self.channel.source, self._show)
         if present is not None:
             self._show(present)
+        if self._early is not None:
+            room.receive_awareness(self.channel.source, self._early)
 
     def _show(self, payload: bytes) -> None:
-        self._visit.show(self.number, payload)
-
-    def leave(self, code: int, reason: str) -> None:
-        """Give the channel up before or while it begins."""
-        self._visit.wire.close_channel(self.number, code, reason)
-        self.channel.end()
-        self._visit.left(self)
+        self._visit.show(self.channel.number, payload)
 
     # --- as the attendant of its channel -----------------------------------------------------
 
@@ -270,12 +291,14 @@ class _Seat:
         """Pass it on to everyone at this document."""
         if self.room is not None:
             self.room.receive_awareness(self.channel.source, message.payload)
+        else:
+            self._early = message.payload  # said right behind the `Open`, while it is loaded
 
     def was_refused(self, refusal: Refusal) -> None:
         """End the channel with the code and the reason."""
         self.channel.close(refusal.error.code, refusal.error.reason)
 
-    def channel_ended(self, code: int, reason: str) -> None:
+    def channel_ended(self, code: int, reason: str, *, by_peer: bool) -> None:
         """Leave the room."""
-        self._visit.count_end(code)
+        self._visit.count_end(0 if by_peer else code)
         self._visit.left(self)

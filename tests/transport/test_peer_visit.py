@@ -137,8 +137,8 @@ async def test_a_version_that_nobody_here_speaks_is_turned_away() -> None:
                     version_max=9,
                     replica=ReplicaId(b"d" * 16),
                     incarnation=Incarnation(b"i" * 16),
-                    message_bytes_max=1,
-                    update_bytes_max=1,
+                    message_bytes_max=1 << 25,
+                    update_bytes_max=1 << 24,
                     credit=1,
                 )
             )

@@ -61,6 +61,15 @@ VERSION = 1
 CAPABILITIES: tuple[str, ...] = ()
 """What this side can do beyond version 1."""
 
+UPDATE_BYTES_MIN = 512
+"""A peer that takes less at once would have a state cut into as many pieces as it has structs."""
+
+CREDIT_MAX = 64 * 1024 * 1024
+"""No peer makes us send more than this before it has said that more may come."""
+
+BARRIERS_MAX = 64
+"""On one channel, that have not been answered."""
+
 PARTS_AT_ONCE = 4
 """Parts that go out before others have their turn."""
 
@@ -121,6 +130,7 @@ class _Channel:
     received: int = 0
     acknowledged: tuple[int, int] = (0, 0)
     barriers: int = 0
+    to_pass: int = 0
 
 
 class SyncProtocol:
@@ -178,7 +188,8 @@ class SyncProtocol:
 
     def acknowledge(self, channel: int, durable: int, applied: int) -> None:
         """Say how far the peer's updates have come here."""
-        if channel in self._channels:
+        known = self._channels.get(channel)
+        if known is not None and known.phase is not ChannelPhase.CLOSING:
             self._say(channel, encode(Acknowledge(channel, durable, applied)))
 
     def grant(self, size: int) -> None:
@@ -195,7 +206,10 @@ class SyncProtocol:
             self._out.append(encoded)
         elif message.channel in self._channels:
             known = self._channels[message.channel]
+            if known.phase is ChannelPhase.CLOSING:
+                return  # the peer may have let go of it already
             known.barriers += isinstance(message, Barrier)
+            known.to_pass -= isinstance(message, Passed)
             self._say(message.channel, encoded)
 
     def close(self, channel: int, code: int, reason: str) -> None:
@@ -273,10 +287,18 @@ class SyncProtocol:
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Hello | Welcome):
-            self.credit = message.credit
+            self.credit = min(message.credit, CREDIT_MAX)
+            if message.update_bytes_max < UPDATE_BYTES_MIN:
+                raise RemoteProtocolError(
+                    f"update_bytes_max = {message.update_bytes_max:,} is too little; "
+                    f"{UPDATE_BYTES_MIN:,} is the least"
+                )
             self.update_bytes_max = min(self.update_bytes_max, message.update_bytes_max)
+            self._splitter.bytes_max = message.message_bytes_max
         elif isinstance(message, Credit):
-            self.credit += message.size
+            if not message.size:
+                raise RemoteProtocolError("a credit of nothing")
+            self.credit = min(self.credit + message.size, CREDIT_MAX)
 
     # --- channels ----------------------------------------------------------------------------
 
@@ -306,24 +328,37 @@ class SyncProtocol:
         if isinstance(message, Updates):
             self._hear_updates(channel, message)
         if channel.phase is ChannelPhase.CLOSING:
+            if isinstance(message, Updates):
+                self.grant(sum(map(len, message.updates)))  # nobody else will
             return False
         following = HEARD_ON_CHANNEL[type(message)].get(channel.phase)
         if following is None:
             name = type(message).__name__
             raise RemoteProtocolError(f"{name} on channel {number}, which is {channel.phase.value}")
         channel.phase = following
+        self._note(channel, message)
+        return True
+
+    def _note(self, channel: _Channel, message: ChannelMessage) -> None:
+        """Keep count of what was said on a channel."""
         if isinstance(message, Acknowledge):
             self._hear_acknowledge(channel, message)
+        elif isinstance(message, Barrier):
+            channel.to_pass += 1
+            if channel.to_pass > BARRIERS_MAX:
+                raise RemoteProtocolError(f"more than {BARRIERS_MAX} barriers at once")
         elif isinstance(message, Passed):
             if not channel.barriers:
-                raise RemoteProtocolError(f"Passed on channel {number}, where nobody asked")
+                raise RemoteProtocolError(
+                    f"Passed on channel {message.channel}, where nobody asked"
+                )
             channel.barriers -= 1
-        return True
 
     def _hear_open(self, message: Open) -> None:
         number = message.channel
-        is_theirs = number % 2 == (1 if self.role is Role.DIALLER else 0)
-        if not is_theirs or number <= self._greatest_heard:
+        if self.role is Role.DIALLER:
+            raise RemoteProtocolError("in this version a listener opens no channels")
+        if number % 2 or number <= self._greatest_heard:
             raise RemoteProtocolError(f"channel {number} is not the peer's to open")
         if len(self._channels) >= self._limits.channels_max:
             raise RemoteProtocolError(

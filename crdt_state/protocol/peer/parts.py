@@ -92,13 +92,20 @@ class _Transfer:
 
 
 class Splitter:
-    """Cuts what we send.  A transfer has its place among others; each gets a part in turn."""
+    """Cuts what we send.  Some transfers take turns, a part each; the others wait for a place.
+
+    No more are under way than the receiver puts together (`Assembler`).
+    """
 
     def __init__(self) -> None:
         self.size = 0
         """Bytes that wait here, in messages in parts and behind them."""
+        self.bytes_max = 0
+        """Of messages under way, together; what the peer announced."""
         self._transfers: dict[int, _Transfer] = {}
         self._line: deque[int] = deque()
+        self._waiting: deque[int] = deque()
+        self._claimed = 0
         self._next_number = 0
 
     def __bool__(self) -> bool:
@@ -114,12 +121,13 @@ class Splitter:
         transfer = self._transfers.get(channel)
         if transfer is not None:
             transfer.behind.append(message)
-            return
-        self._begin(channel, message, [])
+        else:
+            self._begin(channel, message, [])
 
     def parts(self, count: int) -> Iterator[bytes]:
         """The next parts, and what followed a message whose last part is among them."""
         for _ in range(count):
+            self._give_places()
             if not self._line:
                 return
             channel = self._line.popleft()
@@ -131,7 +139,16 @@ class Splitter:
                 self._line.append(channel)
                 continue
             del self._transfers[channel]
+            self._claimed -= len(transfer.message)
             yield from self._release(channel, transfer.behind)
+
+    def _give_places(self) -> None:
+        while self._waiting and len(self._line) < TRANSFERS_MAX:
+            size = len(self._transfers[self._waiting[0]].message)
+            if self._line and self._claimed + size > self.bytes_max:
+                return
+            self._claimed += size
+            self._line.append(self._waiting.popleft())
 
     def _release(self, channel: int, behind: list[bytes]) -> Iterator[bytes]:
         for at, message in enumerate(behind):
@@ -144,4 +161,4 @@ class Splitter:
     def _begin(self, channel: int, message: bytes, behind: list[bytes]) -> None:
         self._transfers[channel] = _Transfer(self._next_number, message, behind=behind)
         self._next_number += 1
-        self._line.append(channel)
+        self._waiting.append(channel)

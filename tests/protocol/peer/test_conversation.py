@@ -135,7 +135,8 @@ def said_by_listener(*messages: Message) -> bytes:
         (WELCOME, "Welcome is not said"),
         (Authenticate("t"), "Authenticate is not said"),
         (Updates(8, 1, (b"x",)), "channel 8 is not open"),
-        (Open(2, OTHER, NOTHING), "not the peer's to open"),
+        (Open(1, OTHER, NOTHING), "opens no channels"),
+        (Credit(0), "a credit of nothing"),
         (State(0, NOTHING, 0), "State on channel 0, which is open"),
         (Updates(0, 2, (b"x",)), "where 1 is next"),
         (Updates(0, 1, ()), "where 1 is next"),
@@ -172,7 +173,8 @@ def test_a_close_is_answered_and_what_was_under_way_is_passed_over() -> None:
     pair.listener.close(channel, 4423, "set aside")
     pair.dialler.send_updates(channel, (b"under way",))
     pair.pass_on()
-    assert pair.heard[pair.dialler] == [Close(channel, 4423, "set aside")]
+    # What was passed over is given back: nobody else would.
+    assert pair.heard[pair.dialler] == [Close(channel, 4423, "set aside"), Credit(9)]
     assert pair.heard[pair.listener] == []
     assert pair.listener._channels == pair.dialler._channels == {}
     assert pair.opened() == channel + 2
