@@ -82,6 +82,17 @@ def test_a_reference_into_a_gap_is_no_circle() -> None:
     assert [needs(part) for part in parts] == [{}, {5: 3}, {5: 4, 7: 1}]
 
 
+def test_a_reference_behind_all_that_is_brought_is_no_circle_either() -> None:
+    whole = update(
+        section(5, 0, string("ab", origin=(7, 0)), skip(10)),
+        section(7, 0, string("!", origin=(5, 5))),
+        section(8, 0, AB),
+    )
+    parts = cut(whole)
+    assert structs_of(*parts) == structs_of(whole)
+    assert parts[0] == update(section(8, 0, AB))
+
+
 def test_deletes_go_with_what_they_delete() -> None:
     whole = update(
         section(5, 0, AB, skip(2), EF), deletes=deleting((5, 1, 4), (6, 0, 1), (6, 5, 1))
