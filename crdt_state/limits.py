@@ -37,6 +37,8 @@ class Limits:
     pending_updates_max: int = 10_000
     pending_bytes_max: int = 16 * 1024 * 1024
     pending_seconds_max: float = 7 * 24 * 3600.0
+    # Of one update with gaps: what would make more waits in one (model/gaps).
+    pending_parts_max: int = 1_000
 
     # Set aside for a person to look at (storage).
     quarantine_entries_max: int = 1_000

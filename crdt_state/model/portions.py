@@ -20,11 +20,11 @@ from crdt_state.model.state import encode_deletes
 from crdt_state.model.update import UNBOUNDED, UpdateReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from crdt_state.model.ranges import Place, Range
 
-__all__ = ["portions"]
+__all__ = ["Section", "Stretch", "in_order", "portions"]
 
 
 def portions(update: bytes, size_max: int) -> list[bytes]:
@@ -35,53 +35,74 @@ def portions(update: bytes, size_max: int) -> list[bytes]:
     if len(update) <= size_max:
         return [update]
     reader = UpdateReader(update, UNBOUNDED)
-    sections: dict[int, _Section] = {}
+    sections: dict[int, Section] = {}
     for struct in reader.structs():
         section = sections.get(struct.client)
         if section is None:
-            section = sections[struct.client] = _Section(struct.client, struct.clock)
+            section = sections[struct.client] = Section(struct.client, struct.clock)
         for place in (struct.origin, struct.right_origin, struct.parent):
             if isinstance(place, tuple) and place[0] != struct.client:
-                section.links.append((len(section.structs), place))
+                section.links.append((len(section.stretches), place))
         section.end = struct.clock + struct.length
-        section.structs.append((struct.clock, section.end, update[struct.at : struct.end]))
+        section.stretches.append(Stretch(struct.clock, section.end, struct.at, struct.end))
     deletes = merged(reader.deletes())
     cut = _Cut(size_max)
-    for client, clock, coded in _in_order(sections):
-        cut.add(client, clock, coded)
+    for section, index in in_order(sections):
+        stretch = section.stretches[index]
+        cut.add(section.client, stretch.clock, update[stretch.at : stretch.until])
     return cut.finished(deletes)
 
 
-class _Section:
-    """The structs of one client: (clock, end, bytes) each, and what they refer to of others."""
+class Stretch:
+    """Counters `clock` to `end - 1`: structs in a row, from byte `at` to byte `until`.
 
-    __slots__ = ("client", "end", "links", "next_link", "next_struct", "reached", "structs")
+    `structs` is how many; none where the update passes over these counters.
+    """
+
+    __slots__ = ("at", "clock", "end", "structs", "until")
+
+    def __init__(self, clock: int, end: int, at: int, until: int, structs: int = 1) -> None:
+        self.clock = clock
+        self.end = end
+        self.at = at
+        self.until = until
+        self.structs = structs
+
+
+class Section:
+    """The stretches of one client, and by their index what they refer to of others.
+
+    `end` is the counter behind the last that the section brings.
+    """
+
+    __slots__ = ("client", "end", "links", "next_link", "next_stretch", "reached", "stretches")
 
     def __init__(self, client: int, clock: int) -> None:
         self.client = client
         self.reached = clock
         self.end = clock
-        self.structs: list[tuple[int, int, bytes]] = []
+        self.stretches: list[Stretch] = []
         self.links: list[tuple[int, Place]] = []
-        self.next_struct = 0
+        self.next_stretch = 0
         self.next_link = 0
 
 
-def _in_order(sections: dict[int, _Section]) -> Iterator[tuple[int, int, bytes]]:
-    """(client, clock, bytes) of each struct, behind all that it refers to."""
+def in_order(sections: Mapping[int, Section]) -> Iterator[tuple[Section, int]]:
+    """Each stretch by its section and index there, behind all that it refers to."""
     # Client -> (counter awaited, who waits), the least first: each is woken only once.
     waiting: dict[int, list[tuple[int, int]]] = {}
     ready = deque(sections)
     while ready:
         section = sections[ready.popleft()]
         awaited: Place | None = None
-        while section.next_struct < len(section.structs):
+        while section.next_stretch < len(section.stretches):
             awaited = _awaited(section, sections)
             if awaited is not None:
                 break
-            clock, section.reached, coded = section.structs[section.next_struct]
-            section.next_struct += 1
-            yield section.client, clock, coded
+            index = section.next_stretch
+            section.reached = section.stretches[index].end
+            section.next_stretch += 1
+            yield section, index
         if awaited is not None:
             heappush(waiting.setdefault(awaited[0], []), (awaited[1], section.client))
         heap = waiting.get(section.client, [])
@@ -89,10 +110,10 @@ def _in_order(sections: dict[int, _Section]) -> Iterator[tuple[int, int, bytes]]
             ready.append(heappop(heap)[1])
 
 
-def _awaited(section: _Section, sections: dict[int, _Section]) -> Place | None:
-    """The place that the next struct refers to and that is not there yet, if any."""
+def _awaited(section: Section, sections: Mapping[int, Section]) -> Place | None:
+    """The place that the next stretch refers to and that is not there yet, if any."""
     links = section.links
-    while section.next_link < len(links) and links[section.next_link][0] <= section.next_struct:
+    while section.next_link < len(links) and links[section.next_link][0] <= section.next_stretch:
         place = links[section.next_link][1]
         other = sections.get(place[0])
         if other is not None and other.reached <= place[1] < other.end:

@@ -3,6 +3,7 @@
     update ──► inspect ──► admit ──┬─► Admitted      log it, then `head.take`
                                    ├─► NothingNew    forget it
                                    ├─► Waits         keep it pending until what is missing is held
+                                   ├─► Parted        it waits only in parts; a verdict for each
                                    └─► UpdateRefused quarantine it; its author's range ends
 
 1. What is held is ignored, never refused: honest peers bring ranges of others.
@@ -11,6 +12,8 @@
    say nothing of what they stand for and silence whoever really owns those counters.
 3. Nothing that needs a refused range waits for ever: it is refused too.
 4. Bounds are per document and cheap; they count only what is new.
+5. An update with gaps is decided in parts (`model/gaps`), so that nothing waits for what it does
+   not need.  A part of what several clients wrote tells no more whose they are than the whole.
 
 Without authentication `Author.identity` is None and rule 2 is off.
 """
@@ -29,7 +32,8 @@ from crdt_state.errors import (
     UpdateTooLarge,
     WriteNotPermitted,
 )
-from crdt_state.model.inspect import Erasing, Typing, claimed_range, inspect
+from crdt_state.model.gaps import parts_of
+from crdt_state.model.inspect import Erasing, Survey, Typing, claimed_range, inspect
 from crdt_state.model.ranges import COUNTER_MAX
 from crdt_state.model.stroke import STROKE_KEY, Stroke
 
@@ -49,6 +53,7 @@ __all__ = [
     "Author",
     "Held",
     "NothingNew",
+    "Parted",
     "Pending",
     "Refused",
     "Verdict",
@@ -60,11 +65,15 @@ __all__ = [
 
 
 class Author(NamedTuple):
-    """Who sent an update, as far as it matters here; `identity` is None without authentication."""
+    """Who sent an update, as far as it matters here; `identity` is None without authentication.
+
+    `may_claim` says whether a client id of nobody's is its own when an update brings no other.
+    """
 
     identity: str | None = None
     may_write: bool = True
     may_relay: bool = False
+    may_claim: bool = True
 
 
 ANYONE = Author()
@@ -98,7 +107,17 @@ class Refused(NamedTuple):
     ends: Mapping[int, int]
 
 
-Verdict: TypeAlias = Admitted | NothingNew | Waits | Refused
+class Parted(NamedTuple):
+    """In place of the update stand its parts, decided in this order as `author`'s.
+
+    Each that goes in can be integrated behind those before it.
+    """
+
+    parts: tuple[tuple[bytes, Admitted | NothingNew | Waits | Refused], ...]
+    author: Author
+
+
+Verdict: TypeAlias = Admitted | NothingNew | Waits | Refused | Parted
 
 STROKES_MAX = 256
 _STROKE_END_MAX = COUNTER_MAX - 0x80
@@ -122,9 +141,7 @@ def admit(
     vector = head.vector
     if isinstance(inspection, Erasing):
         return _admit_erasing(head, inspection, limits)
-    fresh = {
-        client: end for client, end in inspection.vector.items() if end > vector.get(client, 0)
-    }
+    fresh = _fresh(head, inspection)
     needs = inspection.needs
     if head.refused:
         _refuse_dependents(head, fresh, needs)
@@ -160,7 +177,7 @@ def ends(head: Head, inspection: Inspection, author: Author) -> Mapping[int, int
     Client id -> the first counter that is not let in any more, for `head.refuse`.
     """
     vector = head.vector
-    fresh = [client for client, end in inspection.vector.items() if end > vector.get(client, 0)]
+    fresh = _fresh(head, inspection)
     return {
         client: vector.get(client, 0)
         for client in fresh
@@ -204,6 +221,40 @@ def _may_continue(head: Head, stroke: Stroke, size: int, author: Author, limits:
 
 
 def _admit_one(head: Head, update: bytes, author: Author, limits: Limits) -> Verdict:
+    inspection, verdict = _decide(head, update, author, limits)
+    # A survey, because the other shapes have nothing that could be told apart.
+    if isinstance(verdict, Waits) and isinstance(inspection, Survey):
+        return _part(head, inspection, author, limits) or verdict
+    return verdict
+
+
+def _part(head: Head, survey: Survey, author: Author, limits: Limits) -> Parted | None:
+    """Decide in parts about an update that waits as a whole; None where it is all one part."""
+    if survey.structs + len(survey.deletes) < 2:
+        return None
+    fresh = _fresh(head, survey)
+    parts = parts_of(
+        survey.update,
+        head.vector,
+        parts_max=limits.pending_parts_max,
+        barred=_foreign(head, author, fresh),
+        are_collected_barred_only=author.may_relay,
+    )
+    if parts == [survey.update]:
+        return None
+    if len(fresh) > 1:
+        author = author._replace(may_claim=False)
+    decided = []
+    for part in parts:
+        _, verdict = _decide(head, part, author, limits)
+        decided.append((part, verdict))
+    return Parted(tuple(decided), author)
+
+
+def _decide(
+    head: Head, update: bytes, author: Author, limits: Limits
+) -> tuple[Inspection | None, Admitted | NothingNew | Waits | Refused]:
+    """The verdict about one update as a whole, and what it was found to be."""
     inspection: Inspection | None = None
     try:
         inspection = inspect(update, limits)
@@ -221,14 +272,14 @@ def _admit_one(head: Head, update: bytes, author: Author, limits: Limits) -> Ver
             head.refuse(client, counter)
         # Only what has changed is to be remembered: a peer may go on building on what is refused.
         news = {client: n for client, n in ended.items() if head.refused[client] != before[client]}
-        return Refused(error, news)
+        return inspection, Refused(error, news)
     if isinstance(verdict, Admitted):
         head.take(inspection, owner=None if verdict.binds is None else author.identity)
         if isinstance(inspection, Typing) and inspection.end == head.vector[inspection.client]:
             if len(head.strokes) >= STROKES_MAX:
                 head.strokes.clear()
             head.strokes[update[STROKE_KEY]] = Stroke(inspection)
-    return verdict
+    return inspection, verdict
 
 
 def _refuse_dependents(head: Head, fresh: Mapping[int, int], needs: Mapping[int, int]) -> None:
@@ -251,11 +302,7 @@ def _await_owners(
     missing: dict[int, int],
 ) -> None:
     """Make what belongs to somebody else wait until its owner's own link has covered it."""
-    foreign = {
-        client: end
-        for client, end in fresh.items()
-        if head.owners.get(client, author.identity) != author.identity
-    }
+    foreign = _foreign(head, author, fresh)
     if not foreign:
         return
     if not author.may_relay:
@@ -264,6 +311,23 @@ def _await_owners(
     for client, _, end in inspection.collected:
         if client in foreign and end > head.vector.get(client, 0):
             missing[client] = max(missing.get(client, 0), end)
+
+
+def _foreign(head: Head, author: Author, fresh: Mapping[int, int]) -> dict[int, int]:
+    """What of `fresh` belongs to somebody else."""
+    if author.identity is None or not head.owners:
+        return {}
+    return {
+        client: end
+        for client, end in fresh.items()
+        if head.owners.get(client, author.identity) != author.identity
+    }
+
+
+def _fresh(head: Head, inspection: Inspection) -> dict[int, int]:
+    """Client -> the counter behind what an update brings, where that is new."""
+    vector = head.vector
+    return {client: end for client, end in inspection.vector.items() if end > vector.get(client, 0)}
 
 
 def _check_bounds(head: Head, inspection: Inspection, limits: Limits) -> None:
@@ -304,7 +368,7 @@ def _binds(head: Head, fresh: Mapping[int, int], author: Author) -> int | None:
     Only an update that brings one client's structs tells whose they are; a state brought from
     a browser's own store may hold those of many.  What a relaying peer brings is not its own.
     """
-    if author.identity is None or author.may_relay or len(fresh) != 1:
+    if author.identity is None or author.may_relay or not author.may_claim or len(fresh) != 1:
         return None
     (client,) = fresh
     return None if client in head.owners else client
@@ -313,7 +377,7 @@ def _binds(head: Head, fresh: Mapping[int, int], author: Author) -> int | None:
 def _is_own(head: Head, client: int, author: Author, *, alone: bool) -> bool:
     owner = head.owners.get(client)
     if owner is None:
-        return alone and not author.may_relay
+        return alone and author.may_claim and not author.may_relay
     return owner == author.identity
 
 

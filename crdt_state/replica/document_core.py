@@ -26,6 +26,7 @@ from crdt_state.replica.admission import (
     ADMITTED,
     Admitted,
     Author,
+    Parted,
     Pending,
     Refused,
     Verdict,
@@ -75,6 +76,9 @@ SET_ASIDE = "set-aside"
 
 OWNER, REFUSED = "owner/", "refused/"
 
+BEARER = "bearer "
+"""Stands before the name of an author who brought what several wrote: `Author.may_claim`."""
+
 
 class Delta(NamedTuple):
     """One admitted update, and where it came from."""
@@ -88,7 +92,7 @@ REFUSALS_KEPT_MAX = 8
 
 
 class Refusal(NamedTuple):
-    """One update that was not let in; `source` is to be told."""
+    """One update that was not let in, or of which a part was not; `source` is to be told."""
 
     document: DocumentId
     source: int
@@ -113,9 +117,10 @@ class Turn:
 
 def name_of(author: Author, address: str) -> str:
     """What is stored as the source of an update: its author's identity, else the address."""
+    bearer = "" if author.may_claim else BEARER
     if author.identity is None:
-        return f"address {address}"
-    return f"{'relay' if author.may_relay else 'identity'} {author.identity}"
+        return f"{bearer}address {address}"
+    return f"{bearer}{'relay' if author.may_relay else 'identity'} {author.identity}"
 
 
 def author_named(name: str) -> Author:
@@ -123,9 +128,10 @@ def author_named(name: str) -> Author:
 
     With its right to relay: what a relay brought must not be taken for its own later on.
     """
-    kind, _, value = name.partition(" ")
+    kind, _, value = name.removeprefix(BEARER).partition(" ")
     identity = value if kind in ("identity", "relay") else None
-    return Author(identity=identity, may_relay=kind == "relay")
+    may_claim = not name.startswith(BEARER)
+    return Author(identity=identity, may_relay=kind == "relay", may_claim=may_claim)
 
 
 @dataclass(slots=True)
@@ -139,7 +145,7 @@ class DocumentCore:
     """Decides what happens to the updates of one document.
 
     1. An update that adds nothing to the vector and the deletes has no effect.
-    2. An update that lacks something waits in the pending table, within its bounds.
+    2. What of an update lacks something waits in the pending table, within its bounds.
     3. A refused update ends its client id's range; what depends on it is refused too.
     4. Its creator is whoever brought the first that leaves anything in the store.
     """
@@ -342,6 +348,21 @@ class DocumentCore:
             self._hold(run, update, verdict, now, refusals)
         elif isinstance(verdict, Refused):
             self._refuse(run, update, verdict, now, refusals)
+        elif isinstance(verdict, Parted):
+            self._carry_out_parts(run, update, verdict, now, refusals)
+
+    def _carry_out_parts(
+        self, run: Run, update: bytes, verdict: Parted, now: WallTime, refusals: list[Refusal]
+    ) -> None:
+        is_borne = run.author.may_claim and not verdict.author.may_claim
+        name = BEARER + run.name if is_borne else run.name
+        bearer = Run(run.source, verdict.author, name, update)
+        first = len(refusals)
+        for part, decided in verdict.parts:
+            self._carry_out(bearer, part, decided, now, refusals)
+        # Whoever sent it knows the whole only, and is told once.
+        if len(refusals) > first:
+            refusals[first:] = [refusals[first]._replace(update=update)]
 
     def _gather(self, run: Run, update: bytes, verdict: Admitted) -> None:
         self._turn.deltas.append(Delta(run.source, update))

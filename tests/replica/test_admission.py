@@ -30,6 +30,7 @@ from crdt_state.replica.admission import (
     Admitted,
     Author,
     NothingNew,
+    Parted,
     Pending,
     Refused,
     Waits,
@@ -37,7 +38,7 @@ from crdt_state.replica.admission import (
     admit_many,
     ends,
 )
-from hostile import deleting, gc, nested, section, string, update, value
+from hostile import deleting, gc, nested, section, skip, string, update, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,6 +71,12 @@ def typing(count: int, *, client: int = TYPIST, at: int = 0) -> list[bytes]:
         text.insert(at + press, "x")
     document.unobserve(subscription)
     return updates
+
+
+def waiting(verdict: Verdict) -> list[dict[int, int]]:
+    """What each waiting part of an update misses."""
+    assert isinstance(verdict, Parted)
+    return [dict(part.missing) for _, part in verdict.parts if isinstance(part, Waits)]
 
 
 def admitted(verdicts: Iterable[Verdict]) -> int:
@@ -124,18 +131,22 @@ def test_shuffled_sessions_end_as_pycrdt_ends(data_folder, seed: int) -> None:
         random.shuffle(updates)
         head, document = Head(), Doc()
         pending = Pending(DEFAULT_LIMITS)
-        for number, arrived in enumerate(updates):
+        number = 0
+        for arrived in updates:
             todo = [arrived]
             while todo:
                 encoded = todo.pop()
                 verdict = decide(head, encoded)
-                if isinstance(verdict, Waits):
-                    waited += 1
-                    if not pending.knows(encoded):
-                        pending.hold(number, encoded, verdict.missing, WallTime(0))
-                elif isinstance(verdict, Admitted):
-                    document.apply_update(encoded)
-                    todo += [held.update for held in pending.ready(head.vector, head.vector)]
+                parts = verdict.parts if isinstance(verdict, Parted) else [(encoded, verdict)]
+                for part, decided in parts:
+                    if isinstance(decided, Waits):
+                        waited += 1
+                        if not pending.knows(part):
+                            number += 1
+                            pending.hold(number, part, decided.missing, WallTime(0))
+                    elif isinstance(decided, Admitted):
+                        document.apply_update(part)
+                        todo += [held.update for held in pending.ready(head.vector, head.vector)]
         assert len(pending) == 0
         assert pending.size == 0
         assert str(document.get("text", type=Text)) == session.text
@@ -201,7 +212,59 @@ def test_a_relayed_gc_struct_waits_only_for_the_collected_part() -> None:
     head = Head()
     decide(head, HELLO, ADA)
     relayed = update(section(1, 5, gc(2), string("!", origin=(1, 4))))
-    assert decide(head, relayed, RELAY) == Waits({1: 7})
+    assert waiting(decide(head, relayed, RELAY)) == [{1: 7}, {1: 7}]
+    decide(head, update(section(1, 5, string("ab", origin=(1, 4)))), ADA)
+    assert decide(head, relayed, RELAY) is ADMITTED
+
+
+def test_what_is_somebody_elses_does_not_hold_up_what_is_ones_own() -> None:
+    head = Head()
+    decide(head, HELLO, ADA)
+    both = update(section(2, 0, string("hi")), section(1, 5, string("!", origin=(1, 4))))
+    verdict = decide(head, both, BOB)
+    assert waiting(verdict) == [{1: 6}]
+    assert head.vector == {1: 5, 2: 2}
+    assert head.owners == {1: "ada"}, "an update of two tells of neither whose it is"
+
+
+def test_a_part_of_what_several_wrote_claims_no_client() -> None:
+    head = Head()
+    apart = update(
+        section(5, 0, string("ab"), skip(2), string("ef", origin=(5, 3))),
+        section(7, 0, string("hi")),
+    )
+    verdict = decide(head, apart, BOB)
+    assert isinstance(verdict, Parted)
+    assert waiting(verdict) == [{5: 4}]
+    assert not verdict.author.may_claim
+    decide(head, update(section(5, 2, string("cd", origin=(5, 1)))), RELAY)
+    assert decide(head, verdict.parts[1][0], verdict.author) is ADMITTED
+    assert head.vector == {5: 6, 7: 2}
+    assert head.owners == {}
+    refused = decide(head, update(section(9, 0, string("x", parent=(5, 0)))), verdict.author)
+    assert isinstance(refused, Refused)
+    assert refused.ends == {}, "nor does it end anybody's range"
+
+
+def test_parts_of_what_one_wrote_are_its_own() -> None:
+    head = Head()
+    apart = update(section(5, 0, string("ab"), skip(2), string("ef", origin=(5, 3))))
+    assert waiting(decide(head, apart, BOB)) == [{5: 4}]
+    assert head.owners == {5: "bob"}
+
+
+def test_a_refused_part_ends_its_range_and_the_parts_behind_it() -> None:
+    head = Head()
+    apart = update(section(5, 0, string("ab", parent=(6, 0)), skip(2), string("ef", origin=(5, 3))))
+    decide(head, update(section(6, 0, string("no container"))), ADA)
+    verdict = decide(head, apart, BOB)
+    assert isinstance(verdict, Parted)
+    first, second = (decided for _, decided in verdict.parts)
+    assert isinstance(first, Refused)
+    assert isinstance(first.error, UpdateMalformed)
+    assert first.ends == {5: 0}
+    assert isinstance(second, Refused)
+    assert isinstance(second.error, DependsOnRefused)
 
 
 # --- refusals and what follows -------------------------------------------------------------------

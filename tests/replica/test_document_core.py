@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
+from random import Random
+from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pycrdt import Doc, Text, merge_updates
 
 from crdt_state.clocks import WallTime
 from crdt_state.errors import DependsOnRefused, StoreCorrupt, UpdateMalformed, UpdateTooLarge
 from crdt_state.limits import DEFAULT_LIMITS, Limits
+from crdt_state.model.inspect import inspect
+from crdt_state.model.state import decode_state_vector
 from crdt_state.replica.admission import ANYONE, Author
 from crdt_state.replica.document_core import (
     NOBODY,
@@ -20,6 +28,7 @@ from crdt_state.replica.document_core import (
 )
 from crdt_state.storage.contract import Append, Hold, Release, SetAside, StoredDocument, Write
 from crdt_state.storage.memory import MemoryStore
+from hostile import deleting, gc, section, skip, string, update
 from wired import BROKEN, NOTES, typed
 
 NOW = WallTime(1_700_000_000_000_000)
@@ -31,8 +40,8 @@ RELAY = Author("relay", may_relay=True)
 def bring(
     core: DocumentCore, *updates: bytes, author: Author = ANYONE, source: int = 7, now: int = NOW
 ) -> list[Refusal]:
-    for update in updates:
-        core.arrive(source, author, update, name=name_of(author, "peer"))
+    for each in updates:
+        core.arrive(source, author, each, name=name_of(author, "peer"))
     return core.decide(WallTime(now))
 
 
@@ -244,10 +253,11 @@ def test_what_waited_comes_from_nobody() -> None:
     assert [delta.source for delta in core.take().deltas] == [8, NOBODY]
 
 
+@pytest.mark.parametrize("may_claim", [True, False])
 @pytest.mark.parametrize("author", [ANYONE, ADA, RELAY, Author("a name with spaces")])
-def test_an_author_is_known_again_by_its_stored_name(author: Author) -> None:
-    found = author_named(name_of(author, "127.0.0.1"))
-    assert (found.identity, found.may_relay) == (author.identity, author.may_relay)
+def test_an_author_is_known_again_by_its_stored_name(author: Author, may_claim: bool) -> None:
+    author = author._replace(may_claim=may_claim)
+    assert author_named(name_of(author, "127.0.0.1")) == author
 
 
 def test_sources_that_take_turns_are_decided_in_order() -> None:
@@ -265,3 +275,170 @@ def test_malformed_bytes_are_handed_to_the_quarantine_with_their_source() -> Non
     assert isinstance(refusal.error, UpdateMalformed)
     (aside,) = (write for write in writes_of(core) if isinstance(write, SetAside))
     assert (aside.update, aside.source, aside.code) == (BROKEN, "address peer", 4422)
+
+
+# --- updates with gaps ---------------------------------------------------------------------------
+
+GAPPED = update(
+    section(5, 0, string("0123456789"), skip(10), string("0123456789", origin=(5, 19))),
+    section(7, 0, string("own")),
+    deletes=deleting((5, 12, 10), (7, 0, 1)),
+)
+"""What a stock client sends that holds back what it could not integrate."""
+
+GAP = typed("abcdefghij", client=5, at=10)
+LIVE = typed("!", client=7, at=3)
+
+
+def assert_whole(core: DocumentCore, log: list[bytes], whole: Doc[Any]) -> None:
+    """Everything is in, nothing waits, and the log can be integrated update by update."""
+    assert len(core.pending) == 0
+    assert core.pending.size == 0
+    document: Doc[Any] = Doc()
+    for entry in log:
+        held = decode_state_vector(document.get_state())
+        wanted = inspect(entry, DEFAULT_LIMITS).needs
+        assert all(held.get(client, 0) >= end for client, end in wanted.items())
+        document.apply_update(entry)
+    assert core.head.vector == decode_state_vector(whole.get_state())
+    assert decode_state_vector(document.get_state()) == core.head.vector
+    assert str(document.get("text", type=Text)) == str(whole.get("text", type=Text))
+
+
+def test_what_lacks_nothing_does_not_wait_for_the_gaps_beside_it() -> None:
+    core = fresh()
+    assert bring(core, GAPPED) == []
+    assert core.head.vector == {5: 10, 7: 3}
+    assert bring(core, LIVE) == []
+    assert core.head.vector == {5: 10, 7: 4}
+    assert len(core.pending) == 2, "what is behind the gap, and what deletes in it"
+
+
+@pytest.mark.parametrize("with_all", [False, True])
+@pytest.mark.parametrize("order", list(permutations([GAPPED, GAP, LIVE, GAPPED])))
+def test_an_update_with_gaps_goes_in_whatever_the_order(
+    order: tuple[bytes, ...], with_all: bool
+) -> None:
+    core = fresh()
+    log: list[bytes] = []
+    for each in [order] if with_all else [[one] for one in order]:
+        assert bring(core, *each) == []
+        log += core.gathered_updates()
+        core.take()
+    whole: Doc[Any] = Doc()
+    for each_update in (GAP, GAPPED, LIVE):
+        whole.apply_update(each_update)
+    assert len(str(whole.get("text", type=Text))) == 23
+    assert_whole(core, log, whole)
+    assert core.head.deletes.covers(5, 12, 22)
+
+
+async def test_parts_that_wait_are_stored_by_themselves_and_known_again() -> None:
+    core = fresh()
+    bring(core, GAPPED)
+    stored = await stored_after(core)
+    assert len(stored.pending) == 2
+    again = fresh(stored)
+    bring(again, GAPPED)
+    assert not again.has_gathered(), "what waits is not stored twice"
+    bring(again, GAP)
+    assert again.head.vector == {5: 30, 7: 3}
+    assert len(again.pending) == 0
+
+
+async def test_parts_of_what_several_wrote_claim_nothing_after_a_restart_either() -> None:
+    core = fresh()
+    bring(core, GAPPED, author=ADA)
+    again = fresh(await stored_after(core))
+    bring(again, GAP, author=RELAY, source=8)
+    assert again.head.vector == {5: 30, 7: 3}
+    assert again.head.owners == {}
+    bring(again, LIVE, author=BOB, source=9)
+    assert again.head.owners == {7: "bob"}
+
+
+def test_a_refusal_of_a_part_names_the_update_that_was_sent() -> None:
+    core = fresh(limits=replace(DEFAULT_LIMITS, pending_updates_max=0))
+    (refusal,) = bring(core, GAPPED)
+    assert refusal.update == GAPPED
+    assert isinstance(refusal.error, UpdateTooLarge)
+    assert core.head.vector == {5: 10, 7: 3}
+    kept = [write.update for write in writes_of(core) if isinstance(write, SetAside)]
+    assert len(kept) == 2
+    assert GAPPED not in kept, "what went in is not set aside"
+
+
+def test_gaps_without_number_stay_within_the_bounds() -> None:
+    gaps = 20_000
+    hostile = update(section(5, 1, *(string("a"), skip(1)) * gaps))
+    core = fresh()
+    for _ in range(2):
+        assert bring(core, hostile) == []
+        assert len(core.pending) <= DEFAULT_LIMITS.pending_parts_max
+        assert core.pending.size < 2 * len(hostile)
+    bring(core, update(section(5, 0, gc(2 * gaps))))
+    assert core.head.vector == {5: 2 * gaps}
+    assert len(core.pending) == 0
+
+
+class Edit(NamedTuple):
+    """One step of a history: who does it, and where, as a fraction of the text's length."""
+
+    who: int
+    is_deleting: bool
+    at: float
+    hears: int
+
+
+EDITS = st.lists(
+    st.builds(Edit, st.integers(0, 3), st.booleans(), st.floats(0, 0.99), st.integers(0, 3)),
+    min_size=1,
+    max_size=25,
+)
+
+
+@given(EDITS, st.randoms(use_true_random=False), st.booleans())
+def test_whatever_is_delivered_however_merged_all_of_it_goes_in(
+    edits: list[Edit], dice: Random, with_live: bool
+) -> None:
+    documents: list[Doc[Any]] = [Doc(client_id=number) for number in (9, 5, 7, 6)]
+    updates: list[bytes] = []
+    for document in documents:
+        document.observe(lambda event: updates.append(event.update))
+    for edit in edits:
+        document = documents[edit.who]
+        text = document.get("text", type=Text)
+        size = len(str(text))
+        at = int(edit.at * size)
+        if edit.is_deleting and size:
+            del text[at : min(at + 2, size)]
+        else:
+            text.insert(at, "abc")
+        if edit.hears != edit.who:
+            other = documents[edit.hears]
+            other.apply_update(document.get_update(other.get_state()))
+    whole: Doc[Any] = Doc()
+    for document in documents:
+        whole.apply_update(document.get_update())
+    assert len(updates) >= len(edits)
+    deliveries = [
+        merge_updates(*dice.sample(updates, dice.randint(1, len(updates))))
+        for _ in range(dice.randint(1, 4))
+    ]
+    deliveries += updates if with_live else [merge_updates(*updates[::2]), *updates[1::2]]
+    deliveries += dice.sample(deliveries, len(deliveries) // 2)
+    dice.shuffle(deliveries)
+    core = fresh()
+    log: list[bytes] = []
+    while deliveries:
+        count = dice.randint(1, 3)
+        assert bring(core, *deliveries[:count], source=dice.randrange(1, 4)) == []
+        del deliveries[:count]
+        log += core.gathered_updates()
+        core.take()
+    assert_whole(core, log, whole)
+    assert all(
+        core.head.deletes.covers(*deleted)
+        for each in updates
+        for deleted in inspect(each, DEFAULT_LIMITS, merged=True).deletes
+    )
