@@ -166,7 +166,11 @@ class OpenDocument(Document):
         return receipt
 
     def close(self) -> None:
-        """End; what was edited will still be stored."""
+        """End; what was edited will still be stored.
+
+        Where the disk fails just then, nobody is left to be told: it is reported to the event
+        loop.  Who wants to know awaits `saved` first.
+        """
         if not self._is_closed:
             self._is_closed = True
             self.presence.leave()

@@ -23,6 +23,7 @@ from crdt_state.errors import (
     CrdtStateError,
     DocumentClosed,
     DocumentSetAside,
+    EditNotStored,
     EngineFailed,
     StoreError,
     StoreUnavailable,
@@ -371,7 +372,12 @@ class ReplicaShell:
         self.compaction.left(document)
         for waiter in asked:
             _resolve(waiter, error)
-        for source, subscriber in self._subscribers.pop(document, {}).items():
+        subscribers = self._subscribers.pop(document, {})
+        if own_edits and LOCAL not in subscribers:
+            # Whoever made them has closed the document, and nobody is left to hand them back to.
+            lost = EditNotStored(str(error), tuple(own_edits))
+            self._report(f"what was last edited in {document!r} is lost", lost)
+        for source, subscriber in subscribers.items():
             with self._containing(document, source):
                 subscriber.lost(error, own_edits)
 

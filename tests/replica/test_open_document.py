@@ -197,6 +197,21 @@ async def test_what_others_edit_during_a_transaction_is_shown_after_it() -> None
         assert sorted(shown(document)) == sorted("minetheirs")
 
 
+async def test_edits_of_a_closed_document_that_cannot_be_stored_are_reported() -> None:
+    reports = Reports()
+    async with opened_shell() as shell:
+        document = await opened(shell)
+        shell.store.fault = StoreFull("no space left")
+        document.text("text").insert(0, "lost")
+        document.close()
+        await turn()
+        shell.store.fault = None
+    (report,) = reports.contexts
+    assert "notes" in report["message"]
+    assert isinstance(report["exception"], EditNotStored)
+    assert text_of(report["exception"].updates) == "lost"
+
+
 async def test_a_transaction_that_fails_does_not_keep_others_out_for_ever() -> None:
     async with opened_shell() as shell:
         document = await opened(shell)
