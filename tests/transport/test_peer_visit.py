@@ -27,6 +27,7 @@ from crdt_state.protocol.peer.messages import (
     Awareness,
     Close,
     Credit,
+    Held,
     Hello,
     Message,
     Open,
@@ -48,6 +49,7 @@ from wired import (
     NOTES,
     OTHER,
     GatedStore,
+    Reports,
     Server,
     opened_server,
     text_of,
@@ -62,7 +64,14 @@ NOTHING = b"\x00"
 class Dialler:
     """A peer that says what a test tells it to."""
 
-    def __init__(self, server: Server, *, credit: int = 1 << 20, token: str = "") -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        credit: int = 1 << 20,
+        token: str = "",
+        replica: bytes = b"d" * 16,
+    ) -> None:
         self.end: MemoryConnection = server.visit("-/sync")
         self.protocol = SyncProtocol(Role.DIALLER, DEFAULT_LIMITS)
         self.heard: list[Message] = []
@@ -70,7 +79,7 @@ class Dialler:
             Hello(
                 version_min=1,
                 version_max=1,
-                replica=ReplicaId(b"d" * 16),
+                replica=ReplicaId(replica),
                 incarnation=Incarnation(b"i" * 16),
                 message_bytes_max=1 << 25,
                 update_bytes_max=1 << 24,
@@ -510,3 +519,133 @@ async def test_draining_says_goodbye_to_replicas_too() -> None:
         assert (await peer.ended()).code == 1012
         await draining
         assert text_of(server.shell.store.appended()) == "hello"
+
+
+# --- what a review found --------------------------------------------------------------------------
+
+
+async def test_channels_that_are_opened_and_closed_in_one_frame_leave_nothing_behind() -> None:
+    async with opened_server() as server:
+        reports, peer = Reports(), Dialler(server)
+        await peer.hear(Welcome)
+        for number in range(100):
+            channel = peer.protocol.open(DocumentId(f"d/{number}"), NOTHING)
+            peer.protocol.close(channel, 1000, "")
+        peer.send()
+        await until(lambda: peer.end.buffered_bytes == 0)
+        await until(lambda: len(server.shell.core) == 0)
+        assert server.listener.rooms == {}
+        assert len(reports) == 0
+
+
+async def test_a_document_is_open_once_on_a_connection() -> None:
+    async with opened_server() as server:
+        peer = Dialler(server)
+        await peer.open()
+        peer.protocol.open(NOTES, NOTHING)
+        peer.send()
+        assert "open on this connection already" in (await peer.hear(Close)).reason
+
+
+async def test_awareness_said_right_behind_the_opening_is_passed_on() -> None:
+    async with opened_server() as server:
+        one, other = Dialler(server), Dialler(server)
+        await other.open()
+        await one.hear(Welcome)
+        channel = one.protocol.open(NOTES, NOTHING)
+        one.protocol.say(Awareness(channel, ReplicaId(b"d" * 16), 0, entry(1, 1)))
+        one.send()
+        assert (await other.hear(Awareness)).payload == entry(1, 1)
+
+
+async def test_awareness_that_is_none_ends_its_channel_alone() -> None:
+    async with opened_server() as server:
+        peer = Dialler(server)
+        bad, _ = await peer.open("bad")
+        good, _ = await peer.open("good")
+        peer.protocol.say(Awareness(bad, ReplicaId(b"d" * 16), 0, b"\xff"))
+        peer.send()
+        assert (await peer.hear(Close)).channel == bad
+        peer.bring(good, typed("fine"))
+        assert await peer.hear(Acknowledge) == Acknowledge(good, 1, 1)
+
+
+async def test_credit_for_what_is_refused_is_given_back() -> None:
+    async with opened_server(authentication=Tokens()) as server:
+        peer = Dialler(server, token="ana read *")
+        channel, _ = await peer.open()
+        granted = peer.protocol.credit
+        peer.bring(channel, typed("x" * 50_000))
+        assert (await peer.hear(Close)).code == 4403
+        await peer.hear(Credit)
+        assert peer.protocol.credit == granted
+
+
+async def test_who_loses_a_right_while_a_document_is_loaded_hears_nothing_of_it() -> None:
+    store = GatedStore()
+    async with opened_server(store, authentication=Tokens()) as server:
+        ana = Dialler(server, token="ana read *")
+        await ana.hear(Welcome)
+        store.reading.clear()
+        channel = ana.protocol.open(NOTES, NOTHING)
+        ana.send()
+        await turn(50)
+        ana.protocol.say(Authenticate("ana read other"))
+        ana.send()
+        await ana.hear(Authenticated)
+        store.reading.set()
+        assert (await ana.hear(Close)).channel == channel
+        ben = Dialler(server, token="ben write *")
+        theirs, _ = await ben.open()
+        ben.protocol.say(Awareness(theirs, ReplicaId(b"b" * 16), 0, entry(9, 1)))
+        ben.send()
+        await turn(100)
+        assert ana.end._inbox == type(ana.end._inbox)()
+        ben.end.cut()
+        await until(lambda: server.listener.rooms == {})
+        await until(lambda: len(server.shell.core) == 0)
+
+
+async def test_nobody_is_said_to_hold_what_waits_at_the_relay() -> None:
+    async with opened_server() as server:
+        peer, other = Dialler(server), Dialler(server, replica=b"r" * 16)
+        channel, _ = await peer.open()
+        theirs, _ = await other.open()
+        peer.bring(channel, typed("b", at=1))
+        assert await peer.hear(Acknowledge) == Acknowledge(channel, 1, 0)
+        moving, _ = await peer.open("other")
+        peer.bring(moving, typed("this moves the log on"))
+        await peer.hear(Acknowledge)
+        peer.bring(channel, typed("q", client=3))
+        number = (await other.hear(Updates)).first
+        other.protocol.acknowledge(theirs, number, number)
+        other.send()
+        await turn(100)
+        peer.protocol.say(BarrierMessage(channel))
+        peer.send()
+        await peer.hear(Passed)
+        assert not any(isinstance(message, Held) for message in peer.heard)
+
+
+async def test_barriers_are_bounded() -> None:
+    store = GatedStore()
+    async with opened_server(store) as server:
+        peer = Dialler(server)
+        channel, _ = await peer.open()
+        store.gate.clear()
+        peer.bring(channel, typed("a"))
+        for _ in range(100):
+            peer.protocol.say(BarrierMessage(channel))
+        peer.send()
+        assert (await peer.ended()).code == 4400
+        store.gate.set()
+
+
+async def test_a_state_vector_beyond_its_bound_is_not_even_read() -> None:
+    limits = replace(IMPATIENT, state_vector_bytes_max=1_000)
+    async with opened_server(limits=limits) as server:
+        peer = Dialler(server)
+        await peer.hear(Welcome)
+        peer.protocol.open(NOTES, b"\xff" * 2_000)
+        peer.send()
+        assert (await peer.hear(Close)).code == 4413

@@ -1,0 +1,181 @@
+"""`crdt_state.transport.peer_link`: a dialler whose remote does not do as it should."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from crdt_state.identifiers import Incarnation, ReplicaId
+from crdt_state.limits import DEFAULT_LIMITS
+from crdt_state.protocol.peer.conversation import Role, SyncProtocol
+from crdt_state.protocol.peer.messages import (
+    Barrier,
+    Close,
+    Hello,
+    Message,
+    Open,
+    Passed,
+    Updates,
+    Welcome,
+)
+from crdt_state.transport.link import Link, Wire
+from crdt_state.transport.memory import MemoryConnection, memory_pair
+from crdt_state.transport.replica import Replica
+from wired import (
+    IMPATIENT,
+    NOTES,
+    GatedStore,
+    connected,
+    opened_replica,
+    opened_server,
+    turn,
+    until,
+)
+
+
+class ByHand:
+    """A remote whose every word a test says."""
+
+    def __init__(self) -> None:
+        self.ends: list[MemoryConnection] = []
+        self.protocol = SyncProtocol(Role.LISTENER, DEFAULT_LIMITS)
+        self.heard: list[Message] = []
+
+    async def dial(self, url: str) -> MemoryConnection:
+        ours, theirs = memory_pair("client", url)
+        self.ends.append(theirs)
+        return ours
+
+    def send(self) -> None:
+        while frames := self.protocol.frames_to_send():
+            for frame in frames:
+                self.ends[-1].send(frame)
+
+    async def hear(self, kind: type[Any]) -> Any:
+        """The next message of a kind; barriers are answered as they come."""
+        while True:
+            for at, message in enumerate(self.heard):
+                if isinstance(message, kind):
+                    return self.heard.pop(at)
+            for message in self.protocol.receive(await self.ends[-1].receive()):
+                if isinstance(message, Barrier):
+                    self.protocol.say(Passed(message.channel))
+                else:
+                    self.heard.append(message)
+            self.send()
+
+    async def welcome(self) -> None:
+        await until(lambda: bool(self.ends))
+        await self.hear(Hello)
+        self.protocol.greet(
+            Welcome(
+                version=1,
+                replica=ReplicaId(b"s" * 16),
+                incarnation=Incarnation(b"j" * 16),
+                message_bytes_max=1 << 25,
+                update_bytes_max=1 << 24,
+                credit=1 << 20,
+            )
+        )
+        self.send()
+
+    def joined(self, replica: Replica) -> Link:
+        return replica.connect("ws://remote", dial=self.dial, wire=Wire.REPLICA)
+
+
+async def test_what_a_remote_says_wrongly_refuses_nothing_of_ours() -> None:
+    remote = ByHand()
+    async with opened_replica() as replica:
+        document = await replica.document("notes")
+        document.text("text").insert(0, "the work of an hour")
+        link = remote.joined(replica)
+        await remote.welcome()
+        asked: Open = await remote.hear(Open)
+        remote.protocol.answer(asked.channel, b"\xff\xff", 0)
+        remote.send()
+        assert (await remote.hear(Close)).code == 4422
+        again: Open = await remote.hear(Open)
+        remote.protocol.answer(again.channel, b"\x00", 0)
+        remote.send()
+        await turn(200)
+        assert link.refusals == ()
+        assert str((await replica.document("notes")).text("text")) == "the work of an hour"
+
+
+async def test_a_part_of_a_commit_does_not_stand_for_all_of_it() -> None:
+    remote, store = ByHand(), GatedStore()
+    async with opened_replica(store) as replica:
+        document = await replica.document("notes")
+        link = remote.joined(replica)
+        await remote.welcome()
+        asked: Open = await remote.hear(Open)
+        remote.protocol.answer(asked.channel, b"\x00", 0)
+        remote.send()
+        await turn(50)
+        store.gate.clear()
+        for number in range(4):  # the first is a commit of its own, the other three are one
+            text = "".join(Random(number).choices("abcdef", k=40_000))
+            document.text("text").insert(0, text)
+            await turn(20)
+        store.gate.set()
+        receipt = await document.commit()
+        synced = asyncio.create_task(link.synced())
+        for expected in range(1, 5):
+            assert (await remote.hear(Updates)).first == expected
+        remote.protocol.acknowledge(asked.channel, 2, 2)
+        remote.send()
+        await turn(100)
+        assert not receipt.has_reached("durable")
+        assert not synced.done()
+        assert [entry.document for entry in await store.outbox(link.remote)] == [NOTES]
+        remote.protocol.acknowledge(asked.channel, 4, 4)
+        remote.send()
+        hearing = asyncio.create_task(remote.hear(Close))  # answers the barrier on the way
+        await synced
+        hearing.cancel()
+        assert receipt.has_reached("applied")
+
+
+async def test_more_large_edits_than_may_be_in_parts_at_once_take_turns() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        for number in range(12):
+            document = await replica.document(f"d{number}")
+            text = "".join(Random(number).choices("abcdefgh", k=90_000))
+            document.text("text").insert(0, text)
+        await connected(replica, server).synced()
+        assert server.dials == 1
+        assert len(await server.shell.store.list()) == 12
+
+
+async def test_a_connection_that_ends_while_a_document_is_loaded_is_made_again() -> None:
+    store = GatedStore()
+    async with opened_server() as server, opened_replica(store) as replica:
+        await replica.document("first")
+        link = connected(replica, server)
+        await link.synced()
+        store.reading.clear()
+        opening = asyncio.create_task(replica.document("notes"))
+        link.follow(NOTES)
+        await turn(50)
+        line = link._line
+        assert line is not None
+        broken = await line.wire()
+        assert isinstance(broken.connection, MemoryConnection)
+        broken.connection.cut()
+        await until(lambda: line.is_up and line._wire is not broken)
+        store.reading.set()
+        document = await opening
+        document.text("text").insert(0, "hello")
+        await link.synced()
+        assert server.shell.store.appended(NOTES) != []
+
+
+async def test_a_remote_that_says_nothing_is_hung_up_on() -> None:
+    remote = ByHand()
+    limits = replace(IMPATIENT, handshake_seconds_max=0.02)
+    async with opened_replica(limits=limits) as replica:
+        link = remote.joined(replica)
+        await until(lambda: len(remote.ends) > 1, turns=200_000)
+        assert link.last_error is not None
