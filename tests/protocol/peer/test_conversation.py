@@ -275,8 +275,9 @@ def test_several_large_messages_take_turns() -> None:
 def test_no_more_are_in_parts_at_once_than_the_other_side_puts_together() -> None:
     pair = Pair(replace(SMALL, channels_max=20))
     channels = [pair.opened(DocumentId(f"d{number}")) for number in range(12)]
+    pair.listener.grant(10_000_000)
     for number in channels:
-        pair.dialler.send_updates(number, (bytes(150_000),))
+        pair.dialler.send_updates(number, (bytes(70_000),))
     pair.pass_on()
     heard = [message for message in pair.heard[pair.listener] if isinstance(message, Updates)]
     assert sorted(message.channel for message in heard) == channels
@@ -285,6 +286,7 @@ def test_no_more_are_in_parts_at_once_than_the_other_side_puts_together() -> Non
 def test_together_they_are_no_larger_than_one_message_may_be() -> None:
     pair = Pair()
     channels = [pair.opened(), pair.opened(OTHER)]
+    pair.listener.grant(10_000_000)
     for number in channels:
         pair.dialler.send_updates(number, (bytes(700_000),))
     pair.pass_on()
