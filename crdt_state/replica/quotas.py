@@ -56,6 +56,22 @@ class Quotas:
         if creator is None:
             return
         tally = self._tallies.get(creator)
+        if tally is not None:
+            stored = tally.stored_bytes + size
+            if stored <= self._bytes_max and document.exists:  # nearly always
+                tally.stored_bytes = stored
+                tally.has_grown = True
+                return
+        self._charge_with_care(creator, tally, document, author, size)
+
+    def _charge_with_care(
+        self,
+        creator: str,
+        tally: _Tally | None,
+        document: DocumentCore,
+        author: Author,
+        size: int,
+    ) -> None:
         is_bound = author.identity is not None
         if tally is None:
             if is_bound:
