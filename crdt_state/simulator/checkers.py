@@ -10,14 +10,14 @@
 `kept`          every promised edit that nobody replaced shows
 `invented`      nothing shows that nobody wrote, and nothing shows twice
 `verified`      every store's own check finds nothing, and what it did not find did no harm
-`silence`       no task of a replica failed without an answer
+`silence`       no task of a replica failed without an answer, and nobody is told of a loss
+                while the disk is well
 
 They look at stores, documents and deliveries only; they know nothing of how a replica works.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from contextlib import contextmanager
 from functools import lru_cache
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from crdt_state.errors import StoreError
+from crdt_state.errors import EditNotStored, StoreError
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.model.inspect import inspect
 from crdt_state.storage.contract import NOTHING
@@ -87,6 +87,12 @@ class Checkers:
     def note(self, violation: Violation) -> None:
         """Something was found where nobody can be told by an exception."""
         self.found.append(violation)
+
+    def reported(self, what: str, error: BaseException | None, *, is_disk_ill: bool) -> None:
+        """A replica told its event loop of something, because nobody else was left to be told."""
+        # Whoever closes a document without waiting is told so when the disk does not take it.
+        if not (isinstance(error, EditNotStored) and is_disk_ill):
+            self.note(Violation("silence", f"{what}: {error!r}"))
 
     # --- promises ----------------------------------------------------------------------------
 
@@ -288,13 +294,3 @@ def _tags(content: Any) -> list[str]:
         return content
     # A text is its characters; a register's one value is a word.
     return list(content) if " " not in content else [content]
-
-
-def reports_into(checkers: Checkers) -> Any:
-    """An exception handler for the loop: what a replica reports of itself is a finding."""
-
-    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        checkers.note(Violation("silence", f"{context.get('message')}: {error!r}"))
-
-    return report

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
 
-__all__ = ["Process", "StillRunning", "new_task"]
+__all__ = ["Process", "StillRunning", "current_process", "new_task"]
 
 R = TypeVar("R")
 
@@ -84,3 +84,8 @@ def new_task(
     if owner is not None:
         owner.adopt(task)
     return task
+
+
+def current_process() -> Process | None:
+    """Whose code runs now; None in what the world itself does."""
+    return _owner.get()

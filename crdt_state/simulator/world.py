@@ -11,18 +11,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crdt_state.errors import CrdtStateError, EditRefused
 from crdt_state.model.inspect import inspect
 from crdt_state.replica import worker_jobs
 from crdt_state.replica.open_document import OpenDocument
-from crdt_state.simulator.checkers import Probe, Violation, reports_into, stored_now
+from crdt_state.simulator.checkers import Probe, Violation, stored_now
 from crdt_state.simulator.faults import Faults
 from crdt_state.simulator.ledger import Ledger
 from crdt_state.simulator.machine import LIMITS, Machine
 from crdt_state.simulator.network import Network
 from crdt_state.simulator.plan import DOCUMENTS
+from crdt_state.simulator.processes import current_process
 from crdt_state.simulator.weather import CALM
 from crdt_state.simulator.workload import Person, shown
 from crdt_state.sync.exchange import Progress
@@ -85,7 +86,7 @@ class World:
 
     async def run(self) -> None:
         """From the beginning to the last check.  Raises `Violation`."""
-        asyncio.get_running_loop().set_exception_handler(reports_into(self.checkers))
+        asyncio.get_running_loop().set_exception_handler(self._reported)
         for machine in self.machines.values():
             await machine.start()
         await self._live()
@@ -103,6 +104,13 @@ class World:
         """The simulation takes from a machine what it has promised since then."""
         self.ledger.taken_away(machine.name, since)
         machine.taken_away_at = asyncio.get_running_loop().time()
+
+    def _reported(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        process, error = current_process(), context.get("exception")
+        ill = any(m.disk.refuses for m in self.machines.values() if m.process is process)
+        whose = "the world" if process is None else process.name
+        self.trace.note("reported", whose, type(error).__name__)
+        self.checkers.reported(context["message"], error, is_disk_ill=ill)
 
     # --- while things go wrong ---------------------------------------------------------------
 
