@@ -23,15 +23,27 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """What a figure must reach (`at_least`) or stay under (`at_most`)."""
+    """What a figure must reach (`at_least`) or stay under (`at_most`).
+
+    `at_reference`: on a machine of the reference's speed (`benchmarks/reference.py`).
+    """
 
     at_least: float | None = None
     at_most: float | None = None
+    at_reference: bool = False
 
     def __str__(self) -> str:
         if self.at_least is not None:
             return f"≥ {self.at_least:,.6g}"
         return f"≤ {self.at_most:,.6g}"
+
+    def here(self, slowness: float) -> Floor:
+        """The same on a machine that takes `slowness` times as long for the reference."""
+        if not self.at_reference:
+            return self
+        if self.at_least is not None:
+            return Floor(at_least=self.at_least / slowness)
+        return Floor(at_most=None if self.at_most is None else self.at_most * slowness)
 
 
 def floors() -> dict[str, Floor]:

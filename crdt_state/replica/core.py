@@ -268,12 +268,10 @@ class ReplicaCore:
             return None
         self._gathered -= ready
         turns = {document: self._documents[document].take() for document in sorted(ready)}
-        remotes = tuple((source, remote) for remote, source in self._remotes.items())
-        writes = [
-            write
-            for document, turn in turns.items()
-            for write in self._documents[document].writes(turn, remotes)
-        ]
+        remotes = [(source, remote) for remote, source in self._remotes.items()]
+        writes: list[Write] = []
+        for document, turn in turns.items():
+            writes += self._documents[document].writes(turn, remotes)
         self._writing = Batch(writes, turns)
         return self._writing
 
@@ -327,7 +325,14 @@ class ReplicaCore:
         self._weigh()
 
     def _weigh(self) -> None:
-        writing = self._writing.turns.values() if self._writing else ()
-        waiting = self._gathered | self._arrived.keys()
-        gathered = (self._documents[document].gathered_bytes for document in waiting)
-        self.waiting_bytes = sum(turn.size for turn in writing) + sum(gathered)
+        # At the end of each tick, which mostly has one document to weigh.
+        waiting = 0
+        if self._writing is not None:
+            for turn in self._writing.turns.values():
+                waiting += turn.size
+        for document in self._gathered:
+            waiting += self._documents[document].gathered_bytes
+        for document in self._arrived:
+            if document not in self._gathered:
+                waiting += self._documents[document].gathered_bytes
+        self.waiting_bytes = waiting

@@ -38,7 +38,7 @@ from crdt_state.replica.inbox import Inbox, Run
 from crdt_state.storage.contract import Append, Hold, Release, SetAside, SetMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from crdt_state.clocks import WallTime
     from crdt_state.identifiers import DocumentId
@@ -323,7 +323,7 @@ class DocumentCore:
         self._unowned_rows.clear()
         return list(rows)
 
-    def writes(self, turn: Turn, unsent_to: Iterable[tuple[int, str]]) -> list[Write]:
+    def writes(self, turn: Turn, unsent_to: Sequence[tuple[int, str]]) -> list[Write]:
         """The writes of a turn; `unsent_to` are the remotes, each with its source number.
 
         A remote that brought an update holds it, so it is owed only what others brought.
@@ -331,9 +331,11 @@ class DocumentCore:
         # What was held in this turn has to be there when it is released by the append.
         writes = list(turn.others)
         if turn.deltas:
-            sources = {delta.source for delta in turn.deltas}
-            owed = tuple(remote for source, remote in unsent_to if sources != {source})
-            updates = tuple(delta.update for delta in turn.deltas)
+            owed: tuple[str, ...] = ()
+            if unsent_to:
+                sources = {delta.source for delta in turn.deltas}
+                owed = tuple(remote for source, remote in unsent_to if sources != {source})
+            updates = tuple([delta.update for delta in turn.deltas])
             writes.append(Append(self.document, updates, owed, tuple(turn.released), self.creator))
         return writes
 

@@ -20,7 +20,7 @@ from crdt_state.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from crdt_state.limits import Limits
 
@@ -31,6 +31,7 @@ __all__ = [
     "configure",
     "execute_rows",
     "meaning_of",
+    "query_rows",
     "transaction",
 ]
 
@@ -57,7 +58,7 @@ class Connection(Protocol):
     def in_transaction(self) -> bool:
         """Whether a `BEGIN` has not ended yet."""
 
-    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Cursor:
+    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ..., /) -> Cursor:
         """Run one statement; what comes back holds its rows."""
 
 
@@ -83,11 +84,28 @@ def execute_rows(connection: Connection, sql: str, row: str, rows: Sequence[Sequ
     Not `executemany`: that lets go of the interpreter's lock at every row, and where the event
     loop is busy each time costs a switch interval to get it back; 3,000 rows took 16 seconds.
     """
+    for statement, values in _many(sql, row, rows):
+        connection.execute(statement, values)
+
+
+def query_rows(
+    connection: Connection, sql: str, row: str, rows: Sequence[Sequence[Any]]
+) -> list[Any]:
+    """What `sql` finds, run as by `execute_rows`."""
+    found: list[Any] = []
+    for statement, values in _many(sql, row, rows):
+        found += connection.execute(statement, values).fetchall()
+    return found
+
+
+def _many(sql: str, row: str, rows: Sequence[Sequence[Any]]) -> Iterator[tuple[str, list[Any]]]:
     at = 0
     for count in ROWS_AT_ONCE:
         while len(rows) - at >= count:
-            values = [value for values in rows[at : at + count] for value in values]
-            connection.execute(_for_rows(sql, row, count), values)
+            yield (
+                _for_rows(sql, row, count),
+                [v for values in rows[at : at + count] for v in values],
+            )
             at += count
 
 

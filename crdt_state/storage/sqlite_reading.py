@@ -22,10 +22,12 @@ from crdt_state.storage.contract import (
     Usage,
 )
 from crdt_state.storage.sqlite_connection import transaction
+from crdt_state.storage.sqlite_log import find_log, follow_log
 from crdt_state.storage.sqlite_schema import OVERGROWN, OVERGROWN_BYTES, OVERGROWN_UPDATES
 
 if TYPE_CHECKING:
     from crdt_state.storage.sqlite_connection import Connection
+    from crdt_state.storage.sqlite_log import Log
 
 __all__ = [
     "list_overgrown",
@@ -50,17 +52,25 @@ SUMMARY = """SELECT name, last, log_updates, log_bytes, checkpoint_bytes, pendin
 def read_document(connection: Connection, document: DocumentId) -> StoredDocument | None:
     """All of a document."""
     with transaction(connection, is_writing=False):
-        row = connection.execute(
-            "SELECT id, last, creator FROM documents WHERE name = ?", (document,)
-        ).fetchone()
-        if row is None:
+        log = find_log(connection, document)
+        if log is None:
             return None
-        row_id, last, creator = row
+        row_id = log.document
+        creator, updates = connection.execute(
+            "SELECT creator, log_updates FROM documents WHERE id = ?", (row_id,)
+        ).fetchone()
+        entries = read_log(connection, log)
+        if len(entries) != updates:
+            raise StoreCorrupt(
+                f"the log of {document!r} has {len(entries):,} updates, not the {updates:,} that "
+                f"were counted; other documents are not touched by it",
+                document=document,
+            )
         return StoredDocument(
             document,
-            Sequence(last),
+            Sequence(log.last),
             read_checkpoint(connection, row_id, document),
-            read_log(connection, row_id, document),
+            entries,
             read_pending(connection, row_id, document),
             read_values(connection, row_id, document),
             creator,
@@ -70,8 +80,8 @@ def read_document(connection: Connection, document: DocumentId) -> StoredDocumen
 def read_since(connection: Connection, document: DocumentId, after: Sequence) -> tuple[Entry, ...]:
     """The log of a document behind `after`."""
     with transaction(connection, is_writing=False):
-        row = connection.execute("SELECT id FROM documents WHERE name = ?", (document,)).fetchone()
-        return () if row is None else read_log(connection, row[0], document, after)
+        log = find_log(connection, document)
+        return () if log is None else read_log(connection, log.behind(after))
 
 
 def read_checkpoint(connection: Connection, row_id: int, document: DocumentId) -> Checkpoint | None:
@@ -87,20 +97,14 @@ def read_checkpoint(connection: Connection, row_id: int, document: DocumentId) -
     return Checkpoint(state, head, Sequence(through))
 
 
-def read_log(
-    connection: Connection, row_id: int, document: DocumentId, after: int = 0
-) -> tuple[Entry, ...]:
-    """The log of the document with this row id."""
-    salt = log_salt(document)
+def read_log(connection: Connection, log: Log) -> tuple[Entry, ...]:
+    """The updates of a log, or of a part of it."""
+    salt = log_salt(log.name)
     entries = []
-    for sequence, expected, update in connection.execute(
-        "SELECT sequence, checksum, content FROM log WHERE document = ? AND sequence > ? "
-        "ORDER BY sequence",
-        (row_id, after),
-    ).fetchall():
+    for sequence, expected, update in follow_log(connection, log):
         if log_checksum(salt, sequence, update) != expected:
-            raise _damage("update", document, sequence)
-        entries.append(Entry(sequence, update))
+            raise _damage("update", log.name, sequence)
+        entries.append(Entry(Sequence(sequence), update))
     return tuple(entries)
 
 

@@ -25,6 +25,8 @@
         document        INTEGER
         checksum        INTEGER
         content         BLOB
+        previous        INTEGER  the document's sequence before this one: see sqlite_log.py.  What
+                                 it names is gone where that has been folded
 
     checkpoints     at most one a document: document, through, state, head, checksum
     pending         document, number, content, source, at, checksum
@@ -35,7 +37,8 @@
                     new incarnation owes every document to each of them
     outbox          remote, document, through
 
-Formats: 1 was without `creator` and `pending_bytes` of documents, and the index on the former.
+Formats: 1 was without `creator` and `pending_bytes` of documents, and the index on the former;
+1 and 2 had no `previous`, and an index of the log by document in its place.
 
 Checksums are those of checksums.py, over the document's *name*, the sequence, number or key,
 and the bytes.  Integers are SQLite's (64 bits, signed); texts are UTF-8 in document order
@@ -154,6 +157,14 @@ VERSION_2 = (
     "CREATE INDEX documents_by_creator ON documents (creator) WHERE creator IS NOT NULL",
 )
 
+VERSION_3 = (
+    "ALTER TABLE log ADD COLUMN previous INTEGER NOT NULL DEFAULT 0",
+    """UPDATE log SET previous = link.previous FROM (
+        SELECT sequence, lag(sequence, 1, 0) OVER (PARTITION BY document ORDER BY sequence)
+        AS previous FROM log) AS link WHERE link.sequence = log.sequence""",
+    "DROP INDEX log_by_document",
+)
+
 
 def _create(connection: Connection) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -166,7 +177,12 @@ def _add_creators(connection: Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_creators)
+def _link_log(connection: Connection) -> None:
+    for statement in VERSION_3:
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_creators, _link_log)
 """The migration at index n makes version n + 1 of version n; 0 is an empty file."""
 
 

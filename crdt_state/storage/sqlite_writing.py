@@ -26,8 +26,9 @@ from crdt_state.storage.contract import (
     SetAside,
     SetMetadata,
 )
-from crdt_state.storage.sqlite_connection import execute_rows, transaction
+from crdt_state.storage.sqlite_connection import execute_rows, query_rows, transaction
 from crdt_state.storage.sqlite_identity import read_fact, write_fact
+from crdt_state.storage.sqlite_log import count_log, cut_log, find_log
 from crdt_state.storage.validity import CONDITIONAL
 
 if TYPE_CHECKING:
@@ -46,13 +47,12 @@ __all__ = ["commit_group"]
 OLDEST_AT_ONCE = 16
 """How many of the oldest quarantined updates are looked at before more are read."""
 
-GROW_DOCUMENT = """
-    INSERT INTO documents (name, born, last, log_updates, log_bytes, creator) VALUES ROWS
-    ON CONFLICT (name) DO UPDATE SET last = excluded.last,
-        log_updates = log_updates + excluded.log_updates,
-        log_bytes = log_bytes + excluded.log_bytes"""
-INSERT_UPDATES = "INSERT INTO log (sequence, document, checksum, content) VALUES ROWS"
-UPDATE_ROW = "(?, (SELECT id FROM documents WHERE name = ?), ?, ?)"
+MAKE_DOCUMENTS = "INSERT INTO documents (name, born, creator) VALUES ROWS"
+GROW_DOCUMENTS = """
+    UPDATE documents SET last = grown.column2, log_updates = log_updates + grown.column3,
+        log_bytes = log_bytes + grown.column4
+    FROM (VALUES ROWS) AS grown WHERE id = grown.column1"""
+INSERT_UPDATES = "INSERT INTO log (sequence, document, checksum, content, previous) VALUES ROWS"
 # Nothing is selected, hence nothing owed, for a document that has no update.  CROSS JOIN keeps
 # the order: the pairs are gone through, the names are looked up.
 OWE = """
@@ -76,6 +76,20 @@ def commit_group(connection: Connection, calls: Many[Many[Write]], limits: Limit
     return outcomes
 
 
+class _Growth:
+    """What one document grows by in this group."""
+
+    __slots__ = ("born", "creator", "rows", "salt", "size")
+
+    def __init__(self, creator: str | None, born: int, salt: int) -> None:
+        self.creator = creator
+        self.born = born
+        """The sequence before the first of them."""
+        self.salt = salt
+        self.rows: list[tuple[int, int, bytes]] = []
+        self.size = 0
+
+
 class _Group:
     """The inside of one transaction.
 
@@ -87,11 +101,8 @@ class _Group:
         self.limits = limits
         self.sequence = self.sequence_before = _count(read_fact(connection, "sequence"))
         self.number = self.number_before = _count(read_fact(connection, "number"))
-        # Collected until `write_out`: rows of the log; per document its sequence before, its
-        # last, updates and bytes; the creators of those that may be new; who is owed which.
-        self.rows: list[tuple[int, str, int, bytes]] = []
-        self.grown: dict[DocumentId, list[int]] = {}
-        self.creators: dict[DocumentId, str | None] = {}
+        # Collected until `write_out`: what each document grows by, and who is owed which.
+        self.grown: dict[DocumentId, _Growth] = {}
         self.owed: dict[tuple[str, DocumentId], None] = {}
 
     def carry_out(self, call: Many[Write]) -> Outcome:
@@ -117,9 +128,7 @@ class _Group:
                 self.one(write)
             self.write_out()
         except WriteInvalid as refusal:
-            self.rows.clear()
             self.grown.clear()
-            self.creators.clear()
             self.owed.clear()
             self.sequence, self.number = sequence, number
             self.connection.execute("ROLLBACK TO call")
@@ -142,37 +151,40 @@ class _Group:
         document = write.document
         if write.updates:
             sequence = self.sequence
-            grown = self.grown.get(document)
-            if grown is None:
-                # The salt is kept beside the counts: it is the same for all rows.
-                grown = self.grown[document] = [sequence, 0, 0, 0, log_salt(document)]
-                self.creators[document] = write.creator
-            salt = grown[4]
+            growth = self.grown.get(document)
+            if growth is None:
+                growth = self.grown[document] = _Growth(write.creator, sequence, log_salt(document))
+            salt, rows = growth.salt, growth.rows
             for update in write.updates:
                 sequence += 1
-                self.rows.append((sequence, document, log_checksum(salt, sequence, update), update))
-                grown[3] += len(update)
-            grown[1] = self.sequence = sequence
-            grown[2] += len(write.updates)
+                rows.append((sequence, log_checksum(salt, sequence, update), update))
+                growth.size += len(update)
+            self.sequence = sequence
         for remote in write.unsent_to:
             self.owed[remote, document] = None
 
     def write_out(self) -> None:
         """Write what was collected."""
-        if self.rows:
-            execute_rows(
-                self.connection,
-                GROW_DOCUMENT,
-                "(?, ?, ?, ?, ?, ?)",
-                [
-                    (document, born, last, updates, size, self.creators[document])
-                    for document, (born, last, updates, size, _) in self.grown.items()
-                ],
-            )
-            execute_rows(self.connection, INSERT_UPDATES, UPDATE_ROW, self.rows)
-            self.rows = []
-            self.grown = {}
-            self.creators = {}
+        if self.grown:
+            grown, self.grown = self.grown, {}
+            known = self.ends_of(list(grown))
+            new = [name for name in grown if name not in known]
+            if new:
+                rows = [(name, grown[name].born, grown[name].creator) for name in new]
+                execute_rows(self.connection, MAKE_DOCUMENTS, "(?, ?, ?)", rows)
+                known |= self.ends_of(new)
+            updates: list[tuple[int, int, int, bytes, int]] = []
+            ends: list[tuple[int, int, int, int]] = []
+            for name, growth in grown.items():
+                document, last = known[name]
+                for sequence, check, update in growth.rows:
+                    updates.append((sequence, document, check, update, last))
+                    last = sequence
+                ends.append((document, last, len(growth.rows), growth.size))
+            # In the order of their keys: rows that go to the end of the table cost least.
+            updates.sort()
+            execute_rows(self.connection, INSERT_UPDATES, "(?, ?, ?, ?, ?)", updates)
+            execute_rows(self.connection, GROW_DOCUMENTS, "(?, ?, ?, ?)", ends)
         if self.owed:
             execute_rows(
                 self.connection,
@@ -182,6 +194,16 @@ class _Group:
             )
             execute_rows(self.connection, OWE, "(?, ?)", list(self.owed))
             self.owed = {}
+
+    def ends_of(self, names: list[DocumentId]) -> dict[str, tuple[int, int]]:
+        """The row id and the last sequence of each of these documents that there is."""
+        rows = query_rows(
+            self.connection,
+            "SELECT name, id, last FROM documents WHERE name IN (VALUES ROWS)",
+            "(?)",
+            [(name,) for name in names],
+        )
+        return {name: (row_id, last) for name, row_id, last in rows}
 
     def one(self, write: Write) -> None:
         """Any write; what was collected before it has been written out."""
@@ -320,27 +342,18 @@ class _Group:
 
     def fold(self, write: Fold) -> None:
         """Replace the beginning of a log by a checkpoint."""
-        row = self.connection.execute(
-            "SELECT documents.id, max(born + 1, coalesce(through, 0)), last "
-            "FROM documents LEFT JOIN checkpoints ON document = documents.id WHERE name = ?",
-            (write.document,),
-        ).fetchone()
-        if row is None:
+        log = find_log(self.connection, write.document)
+        if log is None:
             raise FoldOutdated(f"there is no document {write.document!r} to fold")
-        row_id, first, last = row
-        if not first <= write.through <= last:
+        # A fold through the checkpoint that is there replaces it.
+        row_id, first = log.document, log.floor if log.is_folded else log.floor + 1
+        if not first <= write.through <= log.last:
             raise FoldOutdated(
                 f"{write.document!r} cannot be folded through {write.through}: its log reaches "
-                f"from {first} to {last}; read it again and fold anew"
+                f"from {first} to {log.last}; read it again and fold anew"
             )
-        updates, size = self.connection.execute(
-            "SELECT count(*), coalesce(sum(length(content)), 0) FROM log "
-            "WHERE document = ? AND sequence <= ?",
-            (row_id, write.through),
-        ).fetchone()
-        self.connection.execute(
-            "DELETE FROM log WHERE document = ? AND sequence <= ?", (row_id, write.through)
-        )
+        updates, size = count_log(self.connection, log, through=write.through)
+        cut_log(self.connection, log, through=write.through)
         self.connection.execute(
             "INSERT OR REPLACE INTO checkpoints (document, through, checksum, head, state) "
             "VALUES (?, ?, ?, ?, ?)",
@@ -401,7 +414,8 @@ class _Group:
         row_id = self.known(document)
         if row_id is None:
             return
-        for table in ("log", "checkpoints", "pending", "quarantine", "document_values"):
+        self.forget_log(document)
+        for table in ("checkpoints", "pending", "quarantine", "document_values"):
             self.connection.execute(f"DELETE FROM {table} WHERE document = ?", (row_id,))  # noqa: S608
         # Through the remotes, because the key of an outbox entry begins with one.
         self.connection.execute(
@@ -409,6 +423,19 @@ class _Group:
             (row_id,),
         )
         self.connection.execute("DELETE FROM documents WHERE id = ?", (row_id,))
+
+    def forget_log(self, document: DocumentId) -> None:
+        """Remove every row of a document's log, also where its chain is broken."""
+        log = find_log(self.connection, document)
+        assert log is not None  # noqa: S101 - looked up by the caller
+        (counted,) = self.connection.execute(
+            "SELECT log_updates FROM documents WHERE id = ?", (log.document,)
+        ).fetchone()
+        updates, _ = count_log(self.connection, log, through=log.last)
+        if updates == counted:
+            cut_log(self.connection, log, through=log.last)
+        else:
+            self.connection.execute("DELETE FROM log WHERE document = ?", (log.document,))
 
 
 def _count(value: bytes | None) -> int:

@@ -27,6 +27,7 @@ from crdt_state.identifiers import document_id
 from crdt_state.limits import DEFAULT_LIMITS, Limits
 from crdt_state.storage import sqlite as shell
 from crdt_state.storage import sqlite_identity
+from crdt_state.storage.checksums import log_checksum, log_salt
 from crdt_state.storage.contract import (
     Append,
     Fold,
@@ -385,7 +386,7 @@ async def test_a_file_that_the_first_format_wrote_is_read_and_gets_creators(
     assert await findings(store) == []
     await store.close()
     with sqlite3.connect(path) as connection:
-        assert check_format(connection) == len(MIGRATIONS) == 2
+        assert check_format(connection) == len(MIGRATIONS) == 3
         plan = connection.execute(
             "EXPLAIN QUERY PLAN SELECT count(*) FROM documents WHERE creator = 'ada'"
         ).fetchall()
@@ -627,6 +628,33 @@ async def test_a_kill_while_the_mark_is_renewed_leaves_the_incarnation(
         assert not await is_new(path), name
 
 
+async def test_a_log_that_had_an_index_gets_links(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with sqlite3.connect(path, isolation_level=None) as connection:
+        migrate(connection, MIGRATIONS[:2])
+        for row_id, (name, count) in enumerate([(NOTES, 3), (OTHER, 2)], 1):
+            connection.execute(
+                "INSERT INTO documents (id, name, born, last, log_updates, log_bytes) "
+                "VALUES (?, ?, 0, ?, ?, ?)",
+                (row_id, name, 4 + row_id - 1, count, count),
+            )
+        for sequence, (row_id, name) in enumerate(
+            [(1, NOTES), (2, OTHER), (1, NOTES), (1, NOTES), (2, OTHER)], 1
+        ):
+            update = b"%d" % sequence
+            check = log_checksum(log_salt(name), sequence, update)
+            connection.execute(
+                "INSERT INTO log (sequence, document, checksum, content) VALUES (?, ?, ?, ?)",
+                (sequence, row_id, check, update),
+            )
+    connection.close()
+    store = await open_store(path)
+    assert (await read(store, NOTES)).updates() == [b"1", b"3", b"4"]
+    assert (await read(store, OTHER)).updates() == [b"2", b"5"]
+    assert [entry.update for entry in await store.read_since(NOTES, Sequence(1))] == [b"3", b"4"]
+    await store.close()
+
+
 # --- damage below the rows -------------------------------------------------------------------
 
 
@@ -649,7 +677,44 @@ async def test_rows_that_changed_places_are_noticed(opened: OpenedSqlite) -> Non
     assert (await read(opened.store, OTHER)).updates() == [b"cc"]
 
 
-@pytest.mark.parametrize("kind", ["log", "checkpoints", "pending", "document_values"])
+async def test_updates_moved_to_another_document_are_missed_where_they_were(
+    opened: OpenedSqlite,
+) -> None:
+    await opened.store.write([Append(NOTES, (b"aa", b"bb")), Append(OTHER, (b"cc",))])
+    statement = "UPDATE log SET document = (SELECT id FROM documents WHERE name = ?)"
+    await opened.on_writer(lambda connection: connection.execute(statement, (OTHER,)))
+    with pytest.raises(StoreCorrupt, match="notes/today"):
+        await opened.store.read(NOTES)
+    with pytest.raises(StoreCorrupt, match="notes/today"):
+        await opened.store.read_since(NOTES, Sequence(1))
+    assert (await read(opened.store, OTHER)).updates() == [b"cc"]
+
+
+@pytest.mark.parametrize(
+    ("link", "what"),
+    [
+        (1, "has 2 updates, not the 3"),  # leaves one out
+        (0, "has 1 updates, not the 3"),  # leaves two out
+        (77, "its update 77 is missing"),
+        (3, "its update 3 is missing"),  # to itself
+        (4, "its update 4 is missing"),  # into another document
+    ],
+)
+async def test_a_link_that_leads_elsewhere_is_noticed(
+    opened: OpenedSqlite, link: int, what: str
+) -> None:
+    await opened.store.write([Append(NOTES, (b"aa", b"bb", b"cc")), Append(OTHER, (b"dd",))])
+    statement = "UPDATE log SET previous = ? WHERE sequence = 3"
+    await opened.on_writer(lambda connection: connection.execute(statement, (link,)))
+    with pytest.raises(StoreCorrupt, match=what):
+        await opened.store.read(NOTES)
+    assert await findings(opened.store)
+    await opened.store.write([Forget(NOTES)])
+    assert await findings(opened.store) == []
+    assert (await read(opened.store, OTHER)).updates() == [b"dd"]
+
+
+@pytest.mark.parametrize("kind", ["checkpoints", "pending", "document_values"])
 async def test_a_row_moved_to_another_document_is_noticed(opened: OpenedSqlite, kind: str) -> None:
     await opened.store.write(everything())
     await opened.store.write([Append(OTHER, (b"x",))])
@@ -662,7 +727,8 @@ async def test_a_row_moved_to_another_document_is_noticed(opened: OpenedSqlite, 
 @pytest.mark.parametrize(
     ("statement", "what"),
     [
-        ("DELETE FROM log WHERE sequence = 4", "last sequence is 4, but its rows reach 3"),
+        ("DELETE FROM log WHERE sequence = 4", "its update 4 is missing"),
+        ("UPDATE log SET previous = 0", "log_updates is 2, but the rows count 1"),
         ("UPDATE documents SET log_bytes = 99", "log_bytes is 99"),
         ("UPDATE documents SET pending_updates = 9", "pending_updates is 9"),
         ("DELETE FROM documents", "belong to no document"),
@@ -672,7 +738,11 @@ async def test_a_row_moved_to_another_document_is_noticed(opened: OpenedSqlite, 
         ("UPDATE document_values SET content = x'00'", "'lineage' of 'notes/today' is damaged"),
         ("UPDATE checkpoints SET through = 1", "checkpoint 1"),
         ("UPDATE outbox SET through = 77", "outbox reaches 77"),
-        ("UPDATE documents SET born = 3", "earlier life"),
+        ("UPDATE documents SET born = 3", "log_updates is 2, but the rows count 1"),
+        (
+            "INSERT INTO log SELECT 1, document, checksum, content, 0 FROM log WHERE sequence = 4",
+            "log has 3 rows, and 2 are counted",
+        ),
     ],
 )
 async def test_verify_finds_rows_that_do_not_hold(
