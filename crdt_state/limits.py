@@ -80,6 +80,8 @@ class Limits:
     state_vector_bytes_max: int = 4 * 1024 * 1024
     # Documents that one connection of our own protocol may have open (protocol/peer).
     channels_max: int = 10_000
+    # Connections of our own protocol that are compressed at once: each takes some 450 KB.
+    compressed_connections_max: int = 1_000
     # Bytes of updates that a peer may send before they are durable here.
     peer_credit_bytes: int = 1024 * 1024
     awareness_bytes_max: int = 64 * 1024

@@ -47,6 +47,7 @@ def test_imports_point_down() -> None:
         ("websockets", re.compile(r"crdt_state/transport/\w+\.py")),
         ("sqlite3", re.compile(r"crdt_state/storage/sqlite\w*\.py")),
         ("aiosqlite", re.compile(r"crdt_state/storage/sqlite\w*\.py")),
+        ("zstandard", re.compile(r"crdt_state/protocol/peer/compression\.py")),
         ("apsw", re.compile(r"crdt_state/simulator/\w+\.py")),
         ("joserfc", re.compile(r"crdt_state/security/tokens\.py")),
         ("prometheus_client", re.compile(r"sync_server/\w+\.py")),

@@ -144,6 +144,8 @@ class Listener:
         self._farewells = Farewells(shell.limits, self.traffic, sleep=sleep, sent_away=sent_away)
         self._visits: dict[PeerVisit, None] = {}
         self._accounts: dict[str, Account] = {}
+        self.compressed = 0
+        """Connections between replicas that are compressed."""
         self._large_answers = Budget(shell.limits.large_answers_bytes_max)
         self._one_at_a_time = asyncio.Lock()
         self._is_draining = False

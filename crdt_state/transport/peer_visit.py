@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from crdt_state.errors import CrdtStateError, QuotaExceeded, RemoteProtocolError, UpdateRefused
 from crdt_state.identifiers import ReplicaId
+from crdt_state.protocol.peer.compression import ZSTD
 from crdt_state.protocol.peer.conversation import CAPABILITIES, VERSION, Role, SyncProtocol
 from crdt_state.protocol.peer.messages import (
     Authenticate,
@@ -63,6 +64,7 @@ class PeerVisit:
         self._grant: Grant | None = None
         self._account: Account | None = None
         self._name = ""
+        self._is_compressed = False
         self._peer = NOBODY
         self._seats: dict[DocumentId, _Seat] = {}
         self._answering = asyncio.Semaphore(ANSWERED_AT_ONCE)
@@ -122,7 +124,7 @@ class PeerVisit:
                 version=VERSION,
                 replica=self._shell.store.replica_id,
                 incarnation=self._shell.store.incarnation,
-                capabilities=tuple(c for c in CAPABILITIES if c in hello.capabilities),
+                capabilities=self._agreed(hello.capabilities),
                 message_bytes_max=self._shell.limits.message_bytes_max,
                 update_bytes_max=self._shell.limits.update_bytes_max,
                 credit=self._shell.limits.peer_credit_bytes,
@@ -130,6 +132,17 @@ class PeerVisit:
             )
         )
         self.wire.touch()
+
+    def _agreed(self, offered: tuple[str, ...]) -> tuple[str, ...]:
+        """What both can do; compression takes memory, so beyond a bound there is none."""
+        agreed = tuple(name for name in CAPABILITIES if name in offered)
+        if ZSTD not in agreed:
+            return agreed
+        if self._listener.compressed >= self._shell.limits.compressed_connections_max:
+            return tuple(name for name in agreed if name != ZSTD)
+        self._listener.compressed += 1
+        self._is_compressed = True
+        return agreed
 
     def _renew(self, token: str) -> None:
         """A fresh token: who it is stays the same; what it may do is looked at again."""
@@ -253,6 +266,7 @@ class PeerVisit:
         for seat in tuple(self._seats.values()):
             seat.channel.end()
             self.left(seat)
+        self._listener.compressed -= self._is_compressed
         if self._account is not None:
             self._listener.depart(self._name)
 

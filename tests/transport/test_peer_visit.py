@@ -71,6 +71,7 @@ class Dialler:
         credit: int = 1 << 20,
         token: str = "",
         replica: bytes = b"d" * 16,
+        capabilities: tuple[str, ...] = (),
     ) -> None:
         self.end: MemoryConnection = server.visit("-/sync")
         self.protocol = SyncProtocol(Role.DIALLER, DEFAULT_LIMITS)
@@ -81,6 +82,7 @@ class Dialler:
                 version_max=1,
                 replica=ReplicaId(replica),
                 incarnation=Incarnation(b"i" * 16),
+                capabilities=capabilities,
                 message_bytes_max=1 << 25,
                 update_bytes_max=1 << 24,
                 credit=credit,
@@ -642,3 +644,18 @@ async def test_a_state_vector_beyond_its_bound_is_not_even_read() -> None:
         peer.protocol.open(NOTES, b"\xff" * 2_000)
         peer.send()
         assert (await peer.hear(Close)).code == 4413
+
+
+async def test_compression_is_agreed_on_until_it_takes_too_much_memory() -> None:
+    limits = replace(DEFAULT_LIMITS, compressed_connections_max=2)
+    async with opened_server(limits=limits) as server:
+        peers = [
+            Dialler(server, replica=bytes([number]) * 16, capabilities=("zstd", "else"))
+            for number in range(3)
+        ]
+        welcomes = [await peer.hear(Welcome) for peer in peers]
+        assert [welcome.capabilities for welcome in welcomes] == [("zstd",), ("zstd",), ()]
+        await peers[0].end.close()
+        await until(lambda: server.listener.compressed == 1)
+        again = Dialler(server, replica=b"a" * 16, capabilities=("zstd",))
+        assert (await again.hear(Welcome)).capabilities == ("zstd",)

@@ -25,6 +25,13 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from crdt_state.errors import RemoteProtocolError
+from crdt_state.protocol.peer.compression import (
+    COMPRESSED,
+    WORTH_BYTES,
+    ZSTD,
+    Compressor,
+    Decompressor,
+)
 from crdt_state.protocol.peer.messages import (
     Acknowledge,
     Authenticate,
@@ -58,7 +65,7 @@ __all__ = ["CAPABILITIES", "VERSION", "ChannelPhase", "Phase", "Role", "SyncProt
 
 VERSION = 1
 
-CAPABILITIES: tuple[str, ...] = ()
+CAPABILITIES: tuple[str, ...] = (ZSTD,)
 """What this side can do beyond version 1."""
 
 UPDATE_BYTES_MIN = 512
@@ -151,6 +158,11 @@ class SyncProtocol:
         self._assembler = Assembler(limits.message_bytes_max)
         self._splitter = Splitter()
         self._out: list[bytes] = []
+        self._private: list[bytes] = []
+        """Greetings and tokens, each a frame of its own that is never compressed."""
+        self._may_compress = False
+        self._compressor: Compressor | None = None
+        self._decompressor: Decompressor | None = None
 
     # --- saying ------------------------------------------------------------------------------
 
@@ -166,7 +178,9 @@ class SyncProtocol:
         """Say the first word."""
         self._granted += greeting.credit
         self.phase = Phase.READY if isinstance(greeting, Welcome) else Phase.GREETED
-        self._out.append(encode(greeting))
+        self._private.append(encode(greeting))
+        if isinstance(greeting, Welcome):
+            self._may_compress = ZSTD in greeting.capabilities
 
     def answer(self, channel: int, state_vector: bytes, updates: int) -> None:
         """Answer an `Open`."""
@@ -203,7 +217,7 @@ class SyncProtocol:
         """Say what changes nothing in this table."""
         encoded = encode(message)
         if isinstance(message, Authenticate | Authenticated):
-            self._out.append(encoded)
+            self._private.append(encoded)
         elif message.channel in self._channels:
             known = self._channels[message.channel]
             if known.phase is ChannelPhase.CLOSING:
@@ -232,7 +246,16 @@ class SyncProtocol:
         if self._splitter:
             messages = [*messages, *self._splitter.parts(PARTS_AT_ONCE)]
         self._out = []
-        return list(_frames(messages))
+        frames, self._private = self._private, []
+        frames += [self._compressed(frame) for frame in _frames(messages)]
+        return frames
+
+    def _compressed(self, frame: bytes) -> bytes:
+        if not self._may_compress or len(frame) < WORTH_BYTES:
+            return frame
+        if self._compressor is None:
+            self._compressor = Compressor()  # when there is something to compress: it takes memory
+        return self._compressor.frame(frame)
 
     def _say(self, channel: int, message: bytes) -> None:
         if len(message) > PART_BYTES or self._splitter.holds_back(channel):
@@ -248,10 +271,19 @@ class SyncProtocol:
             raise RemoteProtocolError(
                 f"a frame of {len(frame):,} bytes; send what is beyond {FRAME_BYTES_MAX:,} in parts"
             )
+        if frame[:1] == bytes([COMPRESSED]):
+            frame = self._decompressed(frame)
         heard: list[Message] = []
         for message in decode_all(frame):
             self._hear(message, heard)
         return heard
+
+    def _decompressed(self, frame: bytes) -> bytes:
+        if not self._may_compress:
+            raise RemoteProtocolError("a compressed frame, where compression was not agreed on")
+        if self._decompressor is None:
+            self._decompressor = Decompressor(FRAME_BYTES_MAX)
+        return self._decompressor.messages(frame)
 
     def _hear(self, message: Message, heard: list[Message]) -> None:
         if isinstance(message, Part):
@@ -286,6 +318,8 @@ class SyncProtocol:
         )
 
     def _take(self, message: Message) -> None:
+        if isinstance(message, Welcome):
+            self._may_compress = ZSTD in message.capabilities
         if isinstance(message, Hello | Welcome):
             self.credit = min(message.credit, CREDIT_MAX)
             if message.update_bytes_max < UPDATE_BYTES_MIN:

@@ -14,6 +14,7 @@ with the byte that names its kind; `bytes`, `string` and `varuint` are lib0's (c
     03 Authenticated  varuint expires_at
     04 Credit         varuint size
     05 Part           varuint transfer · varuint left · bytes content
+    06                a whole frame that is compressed: see compression.py
 
     10 Open           varuint channel · string document · bytes state_vector
     11 State          varuint channel · bytes state_vector · varuint updates
