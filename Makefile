@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
 	--python-version 3.11 --custom-compile-command 'make lock'
-# The full checks measure, so only the sample runs side by side.
+# But what measures runs alone.
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 8 --dist worksteal
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 NODE_PACKAGES := tests/js/node_modules/.package-lock.json
@@ -43,7 +43,8 @@ imports: $(VENV)/.test ## import directions and the owners of third-party packag
 check: style types imports test ## all of the above: what CI runs
 
 verify: $(VENV)/.test $(NODE_PACKAGES) bench demo ## every claim in full (about half an hour)
-	@$(BIN)/python -m pytest -v -m full
+	@$(BIN)/python -m pytest -v -m "full and not alone" $(SIDE_BY_SIDE)
+	@$(BIN)/python -m pytest -v -m "full and alone"
 
 bench: $(VENV)/.bench ## the benchmarks, beside their floors
 	@$(BIN)/python -m benchmarks

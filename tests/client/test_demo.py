@@ -469,6 +469,7 @@ def test_a_folder_that_is_not_empty_is_not_played_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.alone
 @ON_LINUX
 @pytest.mark.parametrize("with_data", [True, False])
 def test_make_demo_ends_equal_within_a_minute(

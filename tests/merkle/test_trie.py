@@ -93,6 +93,7 @@ def test_verifying_finds_a_document_that_the_trie_does_not_know_of() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.alone
 def test_a_trie_of_a_million_documents_is_built_within_15_seconds() -> None:
     names = [DocumentId(f"notes/document-{number:07d}") for number in range(1_000_000)]
     digests = [number.to_bytes(16, "big") for number in range(1_000_000)]

@@ -397,6 +397,7 @@ ATTACKS: dict[str, Callable[[int, float], Awaitable[None]]] = {
 
 
 @pytest.mark.full
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_an_attack_harms_nobody_else(server: RunningServer, name: str) -> None:
     async with Siege(server, name) as siege:
@@ -536,6 +537,7 @@ async def test_a_sample_of_mutants_harms_nobody(server: RunningServer) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.alone
 async def test_100_000_mutants_harm_nobody(server: RunningServer) -> None:
     await check_mutants(server, 100_000, 20_240_608)
 
@@ -554,6 +556,7 @@ def crowd_text(writers: int) -> Iterator[bytes]:
 
 
 @pytest.mark.full
+@pytest.mark.alone
 async def test_one_text_by_20_000_client_ids_synchronises(server: RunningServer) -> None:
     writers = 20_000
     async with Siege(server, f"a text by {writers:,} clients") as siege:
