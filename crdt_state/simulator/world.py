@@ -64,6 +64,7 @@ class World:
             name: Machine(
                 name,
                 plan.topology,
+                plan.wire,
                 network=self.network,
                 checkers=checkers,
                 trace=trace,
@@ -87,6 +88,7 @@ class World:
     async def run(self) -> None:
         """From the beginning to the last check.  Raises `Violation`."""
         asyncio.get_running_loop().set_exception_handler(self._reported)
+        self.trace.note("wire", self.plan.wire.value)
         for machine in self.machines.values():
             await machine.start()
         await self._live()
