@@ -190,6 +190,9 @@ class Faults:
         world.trace.note("fault", Kind.LIE.value, liar.document)
         await liar.lie()
         await liar.say_the_second_first()
+        if liar.was_lied_to:
+            what = f"{remote} said that it had integrated what builds on what it does not hold"
+            raise Violation("receipts", what)
         self._liars.append(liar)
         return True
 

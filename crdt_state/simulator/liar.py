@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from crdt_state.identifiers import DocumentId
     from crdt_state.simulator.ledger import Entry, Ledger
     from crdt_state.simulator.network import Network
+    from crdt_state.simulator.tongues import Told
     from crdt_state.transport.connection import Connection
     from crdt_state.transport.link import Wire
 
@@ -54,6 +55,8 @@ class Liar:
         self.remote = remote
         self.was_taken_in = False
         """Whether what came too early is known to have been stored there."""
+        self.was_lied_to = False
+        """Whether it was said to be integrated, before what it builds on was brought."""
         self.said_at = 0.0
         """When that began."""
         self._network = network
@@ -82,22 +85,24 @@ class Liar:
     async def say_the_second_first(self) -> None:
         """Bring an update before the one that it builds on."""
         self.said_at = asyncio.get_running_loop().time()
-        self.was_taken_in = await self._tell(self._updates[1])
+        told = await self._tell(self._updates[1])
+        self.was_taken_in = told is not None and told.is_durable
+        # Whoever brought the first before would have been this liar.
+        self.was_lied_to = told is not None and told.is_applied
 
     async def say_the_first(self, *, both: bool) -> bool:
         """Bring what the second has waited for, and with `both` that one once more."""
         for update in self._updates[:2] if both else self._updates[:1]:
-            if not await self._tell(update):
+            told = await self._tell(update)
+            if told is None or not told.is_durable:
                 return False
         return True
 
-    async def _tell(self, update: bytes) -> bool:
-        """Bring one update; True when it is durable there, as the answer says."""
-        return bool(
-            await self._visit(lambda there: self._tongue.tell(there, self.document, update))
-        )
+    async def _tell(self, update: bytes) -> Told | None:
+        """Bring one update; None where it is not known what became of it."""
+        return await self._visit(lambda there: self._tongue.tell(there, self.document, update))
 
-    async def _visit(self, talk: Callable[[Connection], Awaitable[bool | None]]) -> bool | None:
+    async def _visit(self, talk: Callable[[Connection], Awaitable[Told | None]]) -> Told | None:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 connection = await self._network.dial(HOST, self._url)
@@ -106,7 +111,7 @@ class Liar:
                 finally:
                     await connection.close()
         except (ConnectionEnded, OSError):  # a timeout among them
-            return False
+            return None
 
     def _nonsense(self) -> bytes:
         dice = self._dice

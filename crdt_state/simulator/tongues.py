@@ -6,7 +6,7 @@ A tongue says one thing on one connection, and then asks whether all of it is du
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from crdt_state.errors import RemoteProtocolError
 from crdt_state.identifiers import Incarnation, ReplicaId, path_of
@@ -26,10 +26,18 @@ if TYPE_CHECKING:
     from crdt_state.protocol.peer.messages import Message
     from crdt_state.transport.connection import Connection
 
-__all__ = ["Tongue", "tongue_for"]
+__all__ = ["Told", "Tongue", "tongue_for"]
 
 CREDIT = 64 * 1024 * 1024
 FAR = 1_000
+
+
+class Told(NamedTuple):
+    """What one was told of an update that one has brought."""
+
+    is_durable: bool
+    is_applied: bool = False
+    """Said over our own protocol alone."""
 
 
 class Tongue(Protocol):
@@ -38,8 +46,8 @@ class Tongue(Protocol):
     def path(self, document: DocumentId) -> str:
         """Where the document is talked about."""
 
-    async def tell(self, connection: Connection, document: DocumentId, update: bytes) -> bool:
-        """Bring one update; whether it is durable there.  Raises `ConnectionEnded`."""
+    async def tell(self, connection: Connection, document: DocumentId, update: bytes) -> Told:
+        """Bring one update, and ask what became of it.  Raises `ConnectionEnded`."""
 
     async def lie(self, connection: Connection, document: DocumentId, update: bytes) -> None:
         """Say something that is not so, with `update`, which is malformed, if need be."""
@@ -54,12 +62,12 @@ class _OverYWebsocket:
     def path(self, document: DocumentId) -> str:
         return path_of(document)
 
-    async def tell(self, connection: Connection, document: DocumentId, update: bytes) -> bool:
+    async def tell(self, connection: Connection, document: DocumentId, update: bytes) -> Told:
         connection.send(ywebsocket.encode_update(update))
         connection.send(ywebsocket.encode(ywebsocket.SyncStep1(EMPTY_VECTOR)))
         while not isinstance(ywebsocket.decode(await connection.receive()), ywebsocket.SyncStep2):
             pass
-        return True
+        return Told(is_durable=True)
 
     async def lie(self, connection: Connection, document: DocumentId, update: bytes) -> None:
         await self.tell(connection, document, update)
@@ -72,11 +80,12 @@ class _OverReplica:
     def path(self, document: DocumentId) -> str:
         return PEER_PATH
 
-    async def tell(self, connection: Connection, document: DocumentId, update: bytes) -> bool:
+    async def tell(self, connection: Connection, document: DocumentId, update: bytes) -> Told:
         visit = _Visit(connection, self._dice)
         number = await visit.open(document)
         visit.protocol.send_updates(number, (update,))
-        return await visit.has_passed(number)
+        await visit.pass_barrier(number)
+        return Told(visit.durable > 0, visit.applied > 0)
 
     async def lie(self, connection: Connection, document: DocumentId, update: bytes) -> None:
         visit = _Visit(connection, self._dice)
@@ -84,7 +93,7 @@ class _OverReplica:
         connection.send(self._lie(number, update))
         # What it is told of what it has not counted itself confuses the liar alone.
         with suppress(RemoteProtocolError):
-            await visit.has_passed(number)
+            await visit.pass_barrier(number)
 
     def _lie(self, number: int, update: bytes) -> bytes:
         dice = self._dice
@@ -111,6 +120,8 @@ class _Visit:
 
     def __init__(self, connection: Connection, dice: Random) -> None:
         self.protocol = SyncProtocol(Role.DIALLER, DEFAULT_LIMITS)
+        self.durable = 0
+        self.applied = 0
         self._connection = connection
         self._dice = dice
 
@@ -134,13 +145,13 @@ class _Visit:
         await self._hear(messages.State)
         return number
 
-    async def has_passed(self, number: int) -> bool:
-        """Whether all that was said on a channel is durable there."""
+    async def pass_barrier(self, number: int) -> None:
+        """Return when what became of all that was said on a channel is known."""
         self.protocol.say(messages.Barrier(number))
-        return isinstance(await self._hear(messages.Passed), messages.Passed)
+        await self._hear(messages.Passed)
 
-    async def _hear(self, wanted: type[Message]) -> Message:
-        """The next message of this kind, or the `Close` of the only channel."""
+    async def _hear(self, wanted: type[Message]) -> None:
+        """Listen until a message of this kind; the `Close` of the only channel ends it."""
         while True:
             for frame in self.protocol.frames_to_send():
                 self._connection.send(frame)
@@ -149,8 +160,10 @@ class _Visit:
                     raise ConnectionEnded(message.code, message.reason)
                 if isinstance(message, messages.Updates):
                     self._acknowledge(message)
+                if isinstance(message, messages.Acknowledge):
+                    self.durable, self.applied = message.durable, message.applied
                 if isinstance(message, wanted):
-                    return message
+                    return
 
     def _acknowledge(self, message: messages.Updates) -> None:
         """Say that it is kept, which is a lie, too: nobody may owe this peer anything for it."""
