@@ -84,7 +84,6 @@ class Server:
                 shell,
                 authentication,
                 sent_away=journal.sent_away,
-                speaks_to_replicas=settings.replica_protocol,
             )
             endpoints = Endpoints(
                 ShellLibrary(shell),

@@ -200,9 +200,6 @@ class ServerSettings(BaseSettings):
     metrics: bool = True
     """Whether `/metrics` answers."""
 
-    replica_protocol: bool = False
-    """Whether our own protocol is spoken at `/-/sync`.  It is young: among friends only."""
-
     limits: Limits = DEFAULT_LIMITS
 
     @property

@@ -292,9 +292,7 @@ async def opened_server(
     """A running server."""
     async with opened_shell(store, limits=limits, is_listening=True) as shell:
         options = {} if sleep is None else {"sleep": sleep}
-        listener = Listener(
-            shell, authentication or NoAuthentication(), speaks_to_replicas=True, **options
-        )
+        listener = Listener(shell, authentication or NoAuthentication(), **options)
         server = Server(shell, listener)
         try:
             yield server

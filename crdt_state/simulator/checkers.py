@@ -47,6 +47,7 @@ __all__ = ["CHECKERS", "Checkers", "Probe", "Violation", "stored_now"]
 
 CHECKERS = (
     "durable",
+    "receipts",
     "order",
     "incarnation",
     "bounds",

@@ -179,10 +179,20 @@ class Faults:
     async def _lie(self, dice: Random) -> bool:
         world = self._world
         remote = dice.choice(world.plan.topology.dials)[1]
-        liar = Liar(world.network, world.ledger, dice, remote, dice.choice(DOCUMENTS))
+        liar = Liar(
+            world.network,
+            world.ledger,
+            dice,
+            remote=remote,
+            document=dice.choice(DOCUMENTS),
+            wire=world.plan.wire,
+        )
         world.trace.note("fault", Kind.LIE.value, liar.document)
         await liar.lie()
         await liar.say_the_second_first()
+        if liar.was_lied_to:
+            what = f"{remote} said that it had integrated what builds on what it does not hold"
+            raise Violation("receipts", what)
         self._liars.append(liar)
         return True
 

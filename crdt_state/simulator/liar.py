@@ -1,5 +1,7 @@
 """A peer that lies: it brings malformed and mutated updates, and true ones in the wrong order.
 
+How it speaks, and what can be said wrongly on each wire, is `tongues`.
+
 What it writes it writes under client ids of its own, so honest people's documents must not change
 but by what it truly wrote.
 """
@@ -10,21 +12,24 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from crdt_state.clocks import HybridClock
-from crdt_state.identifiers import draw_client_id, draw_incarnation, path_of
+from crdt_state.identifiers import draw_client_id, draw_incarnation
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.model.document import Document
 from crdt_state.model.inspect import inspect
-from crdt_state.model.state import EMPTY_VECTOR
-from crdt_state.protocol.ywebsocket import SyncStep1, SyncStep2, decode, encode, encode_update
 from crdt_state.simulator.clocks import SimulatedClock
+from crdt_state.simulator.tongues import tongue_for
 from crdt_state.transport.connection import ConnectionEnded
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from random import Random
 
     from crdt_state.identifiers import DocumentId
     from crdt_state.simulator.ledger import Entry, Ledger
     from crdt_state.simulator.network import Network
+    from crdt_state.simulator.tongues import Told
+    from crdt_state.transport.connection import Connection
+    from crdt_state.transport.link import Wire
 
 __all__ = ["Liar"]
 
@@ -36,18 +41,28 @@ class Liar:
     """One visit to one document of `remote`."""
 
     def __init__(
-        self, network: Network, ledger: Ledger, dice: Random, remote: str, document: DocumentId
+        self,
+        network: Network,
+        ledger: Ledger,
+        dice: Random,
+        *,
+        remote: str,
+        document: DocumentId,
+        wire: Wire,
     ) -> None:
         self.document = document
         self.entries: list[Entry] = []
         self.remote = remote
         self.was_taken_in = False
         """Whether what came too early is known to have been stored there."""
+        self.was_lied_to = False
+        """Whether it was said to be integrated, before what it builds on was brought."""
         self.said_at = 0.0
         """When that began."""
         self._network = network
         self._dice = dice
-        self._url = f"ws://{remote}{path_of(document)}"
+        self._tongue = tongue_for(wire, dice)
+        self._url = f"ws://{remote}{self._tongue.path(document)}"
         self._updates: list[bytes] = []
         now = asyncio.get_running_loop().time()
         truth = _new_document(document, dice)
@@ -63,35 +78,40 @@ class Liar:
     async def lie(self) -> None:
         """Bring nonsense, each piece on a connection of its own, for it may be the last there."""
         for _ in range(3):
-            await self._tell(self._nonsense())
+            await self._visit(
+                lambda there: self._tongue.lie(there, self.document, self._nonsense())
+            )
 
     async def say_the_second_first(self) -> None:
         """Bring an update before the one that it builds on."""
         self.said_at = asyncio.get_running_loop().time()
-        self.was_taken_in = await self._tell(encode_update(self._updates[1]))
+        told = await self._tell(self._updates[1])
+        self.was_taken_in = told is not None and told.is_durable
+        # Whoever brought the first before would have been this liar.
+        self.was_lied_to = told is not None and told.is_applied
 
     async def say_the_first(self, *, both: bool) -> bool:
         """Bring what the second has waited for, and with `both` that one once more."""
         for update in self._updates[:2] if both else self._updates[:1]:
-            if not await self._tell(encode_update(update)):
+            told = await self._tell(update)
+            if told is None or not told.is_durable:
                 return False
         return True
 
-    async def _tell(self, frame: bytes) -> bool:
-        """Send one frame; True when all before it is durable there, as the answer says."""
+    async def _tell(self, update: bytes) -> Told | None:
+        """Bring one update; None where it is not known what became of it."""
+        return await self._visit(lambda there: self._tongue.tell(there, self.document, update))
+
+    async def _visit(self, talk: Callable[[Connection], Awaitable[Told | None]]) -> Told | None:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 connection = await self._network.dial(HOST, self._url)
                 try:
-                    connection.send(frame)
-                    connection.send(encode(SyncStep1(EMPTY_VECTOR)))
-                    while not isinstance(decode(await connection.receive()), SyncStep2):
-                        pass
+                    return await talk(connection)
                 finally:
                     await connection.close()
         except (ConnectionEnded, OSError):  # a timeout among them
-            return False
-        return True
+            return None
 
     def _nonsense(self) -> bytes:
         dice = self._dice
@@ -110,7 +130,7 @@ class Liar:
                 update[at:at] = dice.randbytes(dice.randint(1, 8))
             case _:
                 return dice.randbytes(dice.randint(1, 40))
-        return encode_update(bytes(update))
+        return bytes(update)
 
 
 def _new_document(document: DocumentId, dice: Random) -> Document:

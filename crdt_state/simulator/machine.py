@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from crdt_state.simulator.plan import Topology
     from crdt_state.simulator.trace import Trace
     from crdt_state.simulator.weather import Weather
-    from crdt_state.transport.link import Link
+    from crdt_state.transport.link import Link, Wire
     from crdt_state.transport.listener import Visit
 
 __all__ = ["LIMITS", "Machine"]
@@ -64,6 +64,7 @@ class Machine:
         self,
         name: str,
         topology: Topology,
+        wire: Wire,
         *,
         network: Network,
         checkers: Checkers,
@@ -100,6 +101,7 @@ class Machine:
         self._probes: dict[DocumentId, int] = {}
         self._listens = topology.listens(name)
         self.remotes = topology.dialled_by(name)
+        self._wire = wire
         self._network = network
         self._checkers = checkers
         self._trace = trace
@@ -181,7 +183,7 @@ class Machine:
         if isinstance(shell, Replica):
             for remote in self.remotes:
                 dial: Any = self._network.dial_from(self.name)
-                self.links.append(shell.connect(f"ws://{remote}", dial=dial))
+                self.links.append(shell.connect(f"ws://{remote}", dial=dial, wire=self._wire))
         if self._listens:
             self._listen(shell)
 

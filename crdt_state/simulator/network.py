@@ -307,6 +307,7 @@ class SimulatedConnection:
         if self._ended is None:
             self._ended = ended
             self._says_no_more = True
+            self._bytes = 0
             self._news.set()
             self._empty.set()
             if self.other._ended is not None:  # noqa: SLF001
@@ -326,6 +327,8 @@ class SimulatedConnection:
             return  # lost
         message = self._under_way.popleft()
         if isinstance(message, ConnectionEnded):
+            # What had not left by now never will: who waits for room must not wait for it.
+            self._bytes = 0
             self._empty.set()
             self.other.end(message)
         elif self.other._ended is None:  # noqa: SLF001
@@ -334,6 +337,6 @@ class SimulatedConnection:
             self.other._news.set()  # noqa: SLF001
 
     def _left(self, size: int) -> None:
-        self._bytes -= size
-        if self._bytes <= 0 and not self._says_no_more:
+        self._bytes = max(0, self._bytes - size)
+        if not self._bytes and not self._says_no_more:
             self._empty.set()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from crdt_state.identifiers import DocumentId
 from crdt_state.simulator.weather import Kind
+from crdt_state.transport.link import Wire
 
 if TYPE_CHECKING:
     from crdt_state.simulator.weather import Weather
@@ -110,6 +111,8 @@ class Plan:
 
     seed: int
     weather: Weather
+    wire: Wire
+    """What every link of it speaks."""
     topology: Topology
     seconds: float
     sessions: tuple[Session, ...]
@@ -122,9 +125,14 @@ class Plan:
 
 
 def draw_plan(
-    seed: int, weather: Weather, *, topology: Topology | None = None, edits: int = EDITS
+    seed: int,
+    weather: Weather,
+    *,
+    topology: Topology | None = None,
+    edits: int = EDITS,
+    wire: Wire | None = None,
 ) -> Plan:
-    """The plan of a seed."""
+    """The plan of a seed; `wire` instead of the one that would be drawn."""
     random = Random(f"plan {seed}")  # noqa: S311 - to be repeated, not to be secret
     chosen = topology or star(4)
     *writers, reader = [host for host in chosen.hosts if chosen.dialled_by(host)]
@@ -173,6 +181,8 @@ def draw_plan(
     return Plan(
         seed,
         weather,
+        # With dice of its own: to force a wire changes nothing else of a plan.
+        wire or Random(f"wire {seed}").choice(tuple(Wire)),  # noqa: S311
         chosen,
         SECONDS,
         tuple(sorted(sessions, key=lambda session: session.at)),

@@ -17,6 +17,7 @@ from crdt_state.errors import CrdtStateError, EditRefused
 from crdt_state.model.inspect import inspect
 from crdt_state.replica import worker_jobs
 from crdt_state.replica.open_document import OpenDocument
+from crdt_state.replica.receipts import Level
 from crdt_state.simulator.checkers import Probe, Violation, stored_now
 from crdt_state.simulator.faults import Faults
 from crdt_state.simulator.ledger import Ledger
@@ -27,11 +28,13 @@ from crdt_state.simulator.processes import current_process
 from crdt_state.simulator.weather import CALM
 from crdt_state.simulator.workload import Person, shown
 from crdt_state.sync.exchange import Progress
+from crdt_state.transport.link import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from crdt_state.identifiers import DocumentId
+    from crdt_state.replica.receipts import Receipt
     from crdt_state.simulator.checkers import Checkers
     from crdt_state.simulator.ledger import Entry
     from crdt_state.simulator.plan import Plan, Session
@@ -64,6 +67,7 @@ class World:
             name: Machine(
                 name,
                 plan.topology,
+                plan.wire,
                 network=self.network,
                 checkers=checkers,
                 trace=trace,
@@ -87,6 +91,7 @@ class World:
     async def run(self) -> None:
         """From the beginning to the last check.  Raises `Violation`."""
         asyncio.get_running_loop().set_exception_handler(self._reported)
+        self.trace.note("wire", self.plan.wire.value)
         for machine in self.machines.values():
             await machine.start()
         await self._live()
@@ -177,7 +182,7 @@ class World:
                 if dice.random() < 0.15:
                     await asyncio.sleep(dice.uniform(0.0, 1.0))
             if session.waits_for == "saved":
-                await self._save(machine, opening)
+                await self._save(machine, opening, dice)
             elif session.waits_for == "synced":
                 await self._sync(machine)
             if session.closes:
@@ -212,13 +217,30 @@ class World:
             entry.reach = dict(inspect(self._updates[-1], LIMITS, merged=True).vector)
             machine.made.append(entry)
 
-    async def _save(self, machine: Machine, opening: OpenDocument) -> None:
+    async def _save(self, machine: Machine, opening: OpenDocument, dice: Random) -> None:
         made = [entry for entry in machine.made if entry.opening is opening]
-        await opening.saved()
+        receipt = await opening.commit()
         if machine.store is not None:
             self.checkers.keeps(machine.name, machine.store, made)
             self.ledger.promised(made, machine.name, asyncio.get_running_loop().time())
             self.trace.note("saved", machine.name, opening.id, len(made))
+        if self.plan.wire is Wire.REPLICA:
+            level = dice.choice((Level.DURABLE, Level.APPLIED))
+            await receipt.reached(level)
+            self._take_at_its_word(machine, receipt, made, level)
+
+    def _take_at_its_word(
+        self, machine: Machine, receipt: Receipt, made: list[Entry], level: Level
+    ) -> None:
+        """Who has said that it holds these edits has to, as a machine that listens would know."""
+        for there in self.machines.values():
+            if there.store is None or there.store.replica_id not in receipt.holders:
+                continue
+            kept = [entry for entry in made if entry.at > there.taken_away_at]
+            self.checkers.keeps(there.name, there.store, kept)
+            self.ledger.promised(kept, there.name, asyncio.get_running_loop().time())
+            self.trace.note(level.value, machine.name, there.name, receipt.document, len(kept))
+            self.checkers.passed["receipts"] += 1
 
     async def _sync(self, machine: Machine) -> None:
         """Wait until every remote holds what was made or stored here, as each promises."""

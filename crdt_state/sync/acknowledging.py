@@ -29,6 +29,8 @@ class _Batch(NamedTuple):
     """Of its last update."""
     position: int
     """What of our log the peer holds, of this document, once this has reached it."""
+    floor: int
+    """The same for all that went before it; 0 where this brings what was left out before."""
 
 
 class Sent:
@@ -45,9 +47,13 @@ class Sent:
         self._not_applied: deque[_Batch] = deque()
         self._lately: deque[_Batch] = deque(maxlen=REMEMBERED_MAX)
 
-    def add(self, number: int, position: int) -> None:
-        """Updates through `number` have been sent, which bring the peer to `position`."""
-        batch = _Batch(number, position)
+    def add(self, number: int, position: int, *, floor: int) -> None:
+        """Updates through `number` have been sent, which bring the peer to `position`.
+
+        `floor` is where the peer is by what went before: all of the document up to it was sent, or
+        lies in no other update.  It is 0 for a part of a state, and for what was missed.
+        """
+        batch = _Batch(number, position, floor)
         self._not_durable.append(batch)
         self._not_applied.append(batch)
         self._lately.append(batch)
@@ -73,7 +79,7 @@ class Sent:
         for batch in self._lately:
             if batch.number > number:
                 break
-            position = batch.position
+            position = max(position, batch.position)
         return position
 
 
@@ -109,6 +115,5 @@ class Brought:
 def _through(batches: deque[_Batch], number: int, before: int) -> int:
     """Drop what is acknowledged through `number`; the position through which all is now held."""
     while batches and batches[0].number <= number:
-        before = batches.popleft().position
-    # Nothing of this document lies between what was acknowledged and what is next.
-    return max(before, batches[0].position - 1) if batches else before
+        before = max(before, batches.popleft().position)
+    return max(before, batches[0].floor) if batches else before

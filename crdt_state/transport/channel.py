@@ -88,6 +88,9 @@ class _Waiting(NamedTuple):
 
     update: bytes
     position: Sequence
+    """Where the peer is in our log when it has this and all others of the same position."""
+    floor: Sequence
+    """Where it is by what goes before; `NOTHING` where this is a part of what was left out."""
     is_of_state: bool
 
 
@@ -237,7 +240,7 @@ class Channel:
         if self._is_behind:
             self._shortfall.miss(news)
         else:
-            self._enqueue(news, self._shell.last)
+            self._enqueue(news, Sequence(self._shell.last - 1))
         self._attendant.progressed()
 
     def refused(self, refusal: Refusal) -> None:
@@ -301,23 +304,26 @@ class Channel:
                 self._catching_up = self._start(self._come_back())
             return False
         batch: list[bytes] = []
-        size, position = 0, NOTHING
+        size, floor, last = 0, self._queue[0].floor, self._queue[0]
         while self._queue and size < BATCH_BYTES:
-            update, position, is_of_state = self._queue.popleft()
-            batch.append(update)
-            size += len(update)
-            if not is_of_state:
-                self._queue_bytes -= len(update)
+            last = self._queue.popleft()
+            batch.append(last.update)
+            size += len(last.update)
+            if not last.is_of_state:
+                self._queue_bytes -= len(last.update)
         number = self._wire.protocol.send_updates(self.number, tuple(batch))
         self.has_sent = True
         # Where the rest of a commit or of a state follows, this part does not stand for it.
-        is_whole = not self._queue or self._queue[0].position > position
-        self._sent.add(number, position if is_whole else position - 1)
+        is_whole = not self._queue or self._queue[0].position > last.position
+        self._sent.add(number, last.position if is_whole else last.floor, floor=floor)
         self._pass_barriers()
         return bool(self._queue) or self._is_behind
 
-    def _enqueue(self, deltas: Many[Delta], position: Sequence) -> None:
-        self._queue.extend(_Waiting(delta.update, position, is_of_state=False) for delta in deltas)
+    def _enqueue(self, deltas: Many[Delta], floor: Sequence) -> None:
+        position = self._shell.last
+        self._queue.extend(
+            _Waiting(delta.update, position, floor, is_of_state=False) for delta in deltas
+        )
         self._queue_bytes += sum(len(delta.update) for delta in deltas)
         if self._queue_bytes > self._shell.limits.peer_queue_bytes_max:
             self._fall_behind()
@@ -373,10 +379,10 @@ class Channel:
         if is_answer:
             self._wire.protocol.answer(self.number, self._vector(), len(parts))
         rest = self._shortfall.caught_up()
-        self._queue.extend(_Waiting(part, position, is_of_state=True) for part in parts)
+        self._queue.extend(_Waiting(part, position, NOTHING, is_of_state=True) for part in parts)
         if rest is not None:
             self._is_behind = False
-            self._enqueue(rest, self._shell.last)
+            self._enqueue(rest, NOTHING)  # of several commits, perhaps
         self._wire.wants_to_send(self.number)
         self._pass_barriers()
         self._attendant.progressed()

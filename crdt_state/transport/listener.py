@@ -127,19 +127,16 @@ class Listener:
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         sent_away: Callable[[Departure], None] = lambda _: None,
-        speaks_to_replicas: bool = False,
     ) -> None:
         """A listener without connections.
 
         `sleep` is how time passes for who brings too much or is refused, and between signs of
-        life.  `sent_away` is told of everyone who is refused; it must not raise.  With
-        `speaks_to_replicas` our own protocol is spoken at `/-/sync`.
+        life.  `sent_away` is told of everyone who is refused; it must not raise.
         """
         self.traffic = Traffic()
         self.rooms: dict[DocumentId, Room] = {}
         self.shell = shell
         self._sleep = sleep
-        self._speaks_to_replicas = speaks_to_replicas
         self.authentication = authentication
         self._farewells = Farewells(shell.limits, self.traffic, sleep=sleep, sent_away=sent_away)
         self._visits: dict[PeerVisit, None] = {}
@@ -158,7 +155,7 @@ class Listener:
         try:
             if self._is_draining:
                 raise RemoteProtocolError(GOODBYE, code=GOING_AWAY)
-            if self._is_by_replica(visit):
+            if visit.path == PEER_PATH:
                 await self._receive_replica(connection, visit)
                 return
             grant = self.authentication.grant(visit.token, now=self.shell.clock.wall())
@@ -171,7 +168,7 @@ class Listener:
         except (RemoteError, InvalidDocumentId) as error:
             code = NOT_A_DOCUMENT if isinstance(error, InvalidDocumentId) else _code_of(error)
             departure = Departure(name, visit.path, code, str(error))
-            if self._is_by_replica(visit):
+            if visit.path == PEER_PATH:
                 await self._farewells.say_to_replica(connection, departure)
             else:
                 await self._farewells.say(connection, departure)
@@ -200,9 +197,6 @@ class Listener:
         )
 
     # --- one conversation --------------------------------------------------------------------
-
-    def _is_by_replica(self, visit: Visit) -> bool:
-        return self._speaks_to_replicas and visit.path == PEER_PATH
 
     async def _receive_replica(self, connection: Accepted, visit: Visit) -> None:
         peer = PeerVisit(self, Counted(connection, self.traffic), visit.token)

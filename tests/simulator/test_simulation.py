@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -18,6 +19,7 @@ from crdt_state.simulator.checkers import CHECKERS
 from crdt_state.simulator.plan import draw_plan
 from crdt_state.simulator.simulation import Outcome, run
 from crdt_state.simulator.weather import CALM, RAIN, STORM, Kind, Weather
+from crdt_state.transport.link import Wire
 
 SEEDS = range(1, 201)
 A_GROUP = 10
@@ -30,12 +32,13 @@ FAULTS_OF_A_KIND_MIN = 50
 that is up); a group has to carry out half of them, rounded down."""
 
 
-def held(seed: int, weather: Weather) -> Outcome:
+def held(seed: int, weather: Weather, wire: Wire | None = None) -> Outcome:
     """The outcome of a seed in which everything held."""
-    outcome = run(draw_plan(seed, weather))
+    outcome = run(draw_plan(seed, weather, wire=wire))
     assert outcome.is_good, (
         f"{outcome.failure}\nrepeat it with: "
-        f"crdt-state simulate --seed {seed} --weather {weather.name}"
+        f"crdt-state simulate --seed {seed} --weather {weather.name} "
+        f"--wire {outcome.plan.wire.value}"
     )
     return outcome
 
@@ -77,9 +80,25 @@ def planned_faults() -> Counter[Kind]:
     return Counter(fault.kind for seed in SEEDS for fault in draw_plan(seed, STORM).faults)
 
 
+def test_half_of_the_seeds_talk_over_each_wire() -> None:
+    wires = Counter(draw_plan(seed, STORM, edits=1).wire for seed in SEEDS)
+    assert min(wires.values()) >= 0.4 * len(SEEDS), wires
+    assert wires.keys() == set(Wire)
+    for group in GROUPS[:IN_THE_SAMPLE]:
+        assert {draw_plan(seed, STORM, edits=1).wire for seed in group} == set(Wire)
+
+
+def test_to_force_a_wire_changes_nothing_else_of_a_plan() -> None:
+    drawn = draw_plan(1, STORM)
+    forced = [draw_plan(1, STORM, wire=wire) for wire in Wire]
+    assert {plan.wire for plan in forced} == set(Wire)
+    assert all(replace(plan, wire=drawn.wire) == drawn for plan in forced)
+
+
+@pytest.mark.parametrize("wire", Wire, ids=lambda wire: wire.value)
 @pytest.mark.parametrize("weather", [CALM, RAIN], ids=lambda weather: weather.name)
-def test_everything_holds_in_better_weather(weather: Weather) -> None:
-    outcome = held(1, weather)
+def test_everything_holds_in_better_weather(weather: Weather, wire: Wire) -> None:
+    outcome = held(1, weather, wire)
     assert outcome.edits >= 1_000
     assert bool(outcome.faults) is bool(weather.faults)
 
@@ -89,8 +108,9 @@ def test_the_same_seed_does_the_same_in_every_process() -> None:
         "from crdt_state.simulator.plan import draw_plan\n"
         "from crdt_state.simulator.simulation import run\n"
         "from crdt_state.simulator.weather import STORM\n"
-        "for seed in (3, 4):\n"
-        "    outcome = run(draw_plan(seed, STORM, edits=400))\n"
+        "from crdt_state.transport.link import Wire\n"
+        "for wire in Wire:\n"
+        "    outcome = run(draw_plan(3, STORM, edits=400, wire=wire))\n"
         "    print(outcome.digest, outcome.events, outcome.seconds)\n"
     )
     running = [
@@ -109,4 +129,9 @@ def test_the_same_seed_does_the_same_in_every_process() -> None:
 
 def test_two_seeds_do_not_do_the_same() -> None:
     digests = {run(draw_plan(seed, STORM, edits=40)).digest for seed in (1, 2)}
+    assert len(digests) == 2
+
+
+def test_a_wire_is_part_of_what_is_hashed() -> None:
+    digests = {run(draw_plan(1, CALM, edits=4, wire=wire)).digest for wire in Wire}
     assert len(digests) == 2

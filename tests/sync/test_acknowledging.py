@@ -14,7 +14,7 @@ ANA, BEN = ReplicaId(b"a" * 16), ReplicaId(b"b" * 16)
 def sent(*batches: tuple[int, int]) -> Sent:
     result = Sent()
     for number, position in batches:
-        result.add(number, position)
+        result.add(number, position, floor=position - 1)
     return result
 
 
@@ -36,6 +36,21 @@ def test_half_of_a_batch_is_not_the_batch() -> None:
     assert not tracked.is_all_durable
 
 
+def test_a_part_of_a_state_stands_for_nothing_before_it() -> None:
+    tracked = Sent()
+    tracked.add(2, 10, floor=9)
+    # Of what was edited at 20 and 30 nothing was sent; a state of two parts brings it.
+    tracked.add(3, 0, floor=0)
+    tracked.add(4, 40, floor=0)
+    tracked.acknowledged(2, 2)
+    assert tracked.durable_through == tracked.applied_through == 10
+    tracked.acknowledged(3, 3)
+    assert tracked.durable_through == tracked.applied_through == 10
+    assert tracked.position_of(3) == 10
+    tracked.acknowledged(4, 4)
+    assert tracked.durable_through == tracked.applied_through == 40
+
+
 def test_a_relays_report_may_come_long_after_the_acknowledgement() -> None:
     tracked = sent((2, 10), (5, 20))
     tracked.acknowledged(5, 5)
@@ -45,7 +60,7 @@ def test_a_relays_report_may_come_long_after_the_acknowledgement() -> None:
 def test_what_is_too_long_ago_is_unknown_and_nothing_grows() -> None:
     tracked, brought = Sent(), Brought()
     for number in range(1, 3 * REMEMBERED_MAX):
-        tracked.add(number, 10 * number)
+        tracked.add(number, 10 * number, floor=0)
         tracked.acknowledged(number, number)
         brought.add(number, 10 * number)
     assert tracked.position_of(1) == 0
@@ -79,7 +94,8 @@ def test_nothing_counts_as_held_beyond_what_was_acknowledged(
     tracked, batches = Sent(), [(0, 0)]
     for more, further in steps:
         batches.append((batches[-1][0] + more, batches[-1][1] + further))
-        tracked.add(*batches[-1])
+        number, position = batches[-1]
+        tracked.add(number, position, floor=position - 1)
     number = data.draw(st.integers(0, batches[-1][0]))
     tracked.acknowledged(number, number)
     first_not_held = next((p for n, p in batches if n > number), None)

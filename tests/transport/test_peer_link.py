@@ -66,7 +66,7 @@ class ByHand:
                     self.heard.append(message)
             self.send()
 
-    async def welcome(self) -> None:
+    async def welcome(self, *, update_bytes_max: int = 1 << 24) -> None:
         await until(lambda: bool(self.ends))
         await self.hear(Hello)
         self.protocol.greet(
@@ -75,7 +75,7 @@ class ByHand:
                 replica=ReplicaId(b"s" * 16),
                 incarnation=Incarnation(b"j" * 16),
                 message_bytes_max=1 << 25,
-                update_bytes_max=1 << 24,
+                update_bytes_max=update_bytes_max,
                 credit=1 << 20,
             )
         )
@@ -136,6 +136,36 @@ async def test_a_part_of_a_commit_does_not_stand_for_all_of_it() -> None:
         await synced
         hearing.cancel()
         assert receipt.has_reached("applied")
+
+
+async def test_a_part_of_a_state_does_not_stand_for_what_was_edited_before_it() -> None:
+    remote = ByHand()
+    async with opened_replica() as replica:
+        document = await replica.document("notes")
+        document.text("text").insert(0, "".join(Random(1).choices("abcdef", k=40_000)))
+        early = await document.commit()
+        document.text("text").insert(0, "later")
+        await document.saved()
+        link = remote.joined(replica)
+        await remote.welcome(update_bytes_max=30_000)
+        asked: Open = await remote.hear(Open)
+        remote.protocol.answer(asked.channel, b"\x00", 0)
+        remote.send()
+        brought = 0
+        while brought < 2:
+            brought += len((await remote.hear(Updates)).updates)
+        remote.protocol.acknowledge(asked.channel, 1, 1)
+        remote.send()
+        synced = asyncio.create_task(link.synced())
+        await turn(100)
+        assert not early.has_reached("durable")
+        assert not synced.done()
+        remote.protocol.acknowledge(asked.channel, brought, brought)
+        remote.send()
+        hearing = asyncio.create_task(remote.hear(Close))
+        await early.reached("applied")
+        await synced
+        hearing.cancel()
 
 
 async def test_more_large_edits_than_may_be_in_parts_at_once_take_turns() -> None:

@@ -61,7 +61,6 @@ WORDS = {
     "log_level": "debug, info, warning or error.",
     "workers": "Processes that open foreign documents.",
     "metrics": "Whether /metrics answers.",
-    "replica_protocol": "Speak our own protocol at /-/sync; young, among friends only.",
 }
 """What a flag is for.  A setting without words here is a flag without help, not a lost one."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -19,6 +19,7 @@ from crdt_client.commands.terminal import (
     show,
     write_json,
 )
+from crdt_state.transport.link import Wire
 
 if TYPE_CHECKING:
     from crdt_state.simulator.simulation import Outcome
@@ -32,6 +33,7 @@ One thread, one seed: the same seed does the same things in the same order, on e
 Replicas edit; connections are cut, clogged and half open; power fails in the middle of a commit;
 disks fill up, answer with errors and flip bits; old backups come back; a peer lies.  When the
 weather has calmed, everything has to be in step, and nothing that was promised may be missing.
+Half of the seeds talk over our own protocol, half over y-websocket.
 
 A seed that fails is shrunk to the shortest history that still does, and printed with the command
 that repeats it.  Weathers: calm, rain, storm.
@@ -60,9 +62,18 @@ def simulate(
             metavar="COUNT", min=1, help="In each seed, instead of 1,150.", show_default=False
         ),
     ] = None,
+    wire: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="replica or y-websocket, instead of what the seed says.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """The command; its words are `HELP`."""
+    spoken = None if wire is None else _wire(wire)
     try:
         from crdt_state.simulator.weather import WEATHERS  # noqa: PLC0415 - of an extra
     except ImportError:
@@ -70,31 +81,55 @@ def simulate(
     chosen = WEATHERS.get(weather)
     if chosen is None:
         usage_error(f"{weather!r} is no weather; there are {', '.join(WEATHERS)}")
-    carry_out(_simulate(range(seed, seed + seeds), chosen, edits=edits, as_json=as_json))
+    drawn = Drawn(range(seed, seed + seeds), chosen, spoken, edits)
+    carry_out(_simulate(drawn, as_json=as_json))
 
 
-async def _simulate(seeds: range, weather: Weather, *, edits: int | None, as_json: bool) -> Exit:
+class Drawn(NamedTuple):
+    """What is asked for: which plans."""
+
+    seeds: range
+    weather: Weather
+    wire: Wire | None
+    edits: int | None
+
+    def command(self, seed: int) -> str:
+        """What repeats one of them."""
+        wire = "" if self.wire is None else f" --wire {self.wire.value}"
+        edits = "" if self.edits is None else f" --edits {self.edits}"
+        return f"crdt-state simulate --seed {seed} --weather {self.weather.name}{wire}{edits}"
+
+
+def _wire(name: str) -> Wire:
+    try:
+        return Wire(name)
+    except ValueError:
+        usage_error(f"{name!r} is no wire; there are {', '.join(wire.value for wire in Wire)}")
+
+
+async def _simulate(drawn: Drawn, *, as_json: bool) -> Exit:
     # A simulation is a loop of its own, and there is one to a thread.
-    return await asyncio.to_thread(_run_all, seeds, weather, edits=edits, as_json=as_json)
+    return await asyncio.to_thread(_run_all, drawn, as_json=as_json)
 
 
-def _run_all(seeds: range, weather: Weather, *, edits: int | None, as_json: bool) -> Exit:
+def _run_all(drawn: Drawn, *, as_json: bool) -> Exit:
     from crdt_state.simulator.plan import EDITS, draw_plan  # noqa: PLC0415
     from crdt_state.simulator.shrink import shrink  # noqa: PLC0415
     from crdt_state.simulator.simulation import run  # noqa: PLC0415
 
     outcomes: list[Outcome] = []
     with progress() as display:
-        task = display.add_task(weather.name, total=len(seeds), at="")
-        for seed in seeds:
+        task = display.add_task(drawn.weather.name, total=len(drawn.seeds), at="")
+        for seed in drawn.seeds:
             display.update(task, at=f"seed {seed}")
-            outcome = run(draw_plan(seed, weather, edits=edits or EDITS))
+            plan = draw_plan(seed, drawn.weather, edits=drawn.edits or EDITS, wire=drawn.wire)
+            outcome = run(plan)
             outcomes.append(outcome)
             if as_json:
                 write_json(_as_json(outcome))
             if not outcome.is_good:
                 display.update(task, at=f"seed {seed}: looking for the shortest history")
-                _tell(outcome, shrink(outcome, run), edits=edits)
+                _tell(outcome, shrink(outcome, run), drawn.command(seed))
             display.update(task, advance=1)
     if not as_json:
         _show(outcomes)
@@ -105,6 +140,7 @@ def _as_json(outcome: Outcome) -> dict[str, object]:
     return {
         "seed": outcome.plan.seed,
         "weather": outcome.plan.weather.name,
+        "wire": outcome.plan.wire.value,
         "is_good": outcome.is_good,
         "checker": outcome.checker,
         "failure": outcome.failure,
@@ -116,13 +152,10 @@ def _as_json(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _tell(failed: Outcome, shortest: Outcome, *, edits: int | None) -> None:
+def _tell(failed: Outcome, shortest: Outcome, command: str) -> None:
     plan = shortest.plan
-    complain(f"seed {plan.seed}: {failed.failure}")
-    note(
-        f"repeat it with: crdt-state simulate --seed {plan.seed} --weather {plan.weather.name}"
-        + ("" if edits is None else f" --edits {edits}")
-    )
+    complain(f"seed {plan.seed}, over {plan.wire.value}: {failed.failure}")
+    note(f"repeat it with: {command}")
     note(
         f"it still fails with {counted(len(plan.sessions), 'session')} and "
         f"{counted(len(plan.faults), 'fault')}: {shortest.failure}"
@@ -154,7 +187,7 @@ def _show(outcomes: list[Outcome]) -> None:
     hours = sum(outcome.seconds for outcome in outcomes) / 3600
     bad = sum(not outcome.is_good for outcome in outcomes)
     if len(outcomes) == 1:
-        note(f"hash {outcomes[0].digest}", style="dim")
+        note(f"over {outcomes[0].plan.wire.value}, hash {outcomes[0].digest}", style="dim")
     edits = sum(outcome.edits for outcome in outcomes)
     note(
         f"{counted(len(outcomes), 'seed')}, {hours:.1f} simulated hours, "
