@@ -27,6 +27,11 @@ That first write names its *creator*, an identity or None, who stays the same un
 8. A store that was copied or restored begins a new incarnation before anything else is written:
    every document with a log or checkpoint is then unsent to every remote ever named, and
    metadata of the replica below `WATERMARKS` is gone.
+9. The commit that adds to a log also makes its document undigested, until a `SetLeaf` through its
+   last sequence.  A leaf or node that no longer stands for what is stored is known as such.
+
+Per scope a store also keeps a trie: each document's *leaf* in one of its *buckets*, and *nodes*
+above them.  What they are hashes of is the writer's business (crdt_state/merkle).
 """
 
 from __future__ import annotations
@@ -35,22 +40,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NewType, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from collections.abc import Sequence as Many
 
     from crdt_state.clocks import WallTime
-    from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId
+    from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId, Scope
 
 __all__ = [
     "NOTHING",
     "WATERMARKS",
     "Append",
+    "Buckets",
     "Checkpoint",
     "ClearOutbox",
     "Entry",
     "Finding",
     "Fold",
     "Forget",
+    "ForgetDigests",
+    "Head",
     "Hold",
     "OutboxEntry",
     "PendingEntry",
@@ -58,9 +66,13 @@ __all__ = [
     "Release",
     "Sequence",
     "SetAside",
+    "SetLeaf",
     "SetMetadata",
+    "SetNodes",
+    "StaleBuckets",
     "Store",
     "StoredDocument",
+    "StoredLeaf",
     "Summary",
     "Usage",
     "Write",
@@ -181,7 +193,51 @@ class Forget:
     document: DocumentId
 
 
-Write: TypeAlias = Append | Hold | Release | SetAside | Fold | ClearOutbox | SetMetadata | Forget
+@dataclass(frozen=True, slots=True)
+class SetLeaf:
+    """Let `leaf` stand in `bucket` for all of `document` through `through`.
+
+    None takes it out of the trie: its content has no digest.  Where the document has been
+    forgotten since, or began anew, nothing is set and the bucket becomes stale.
+    """
+
+    document: DocumentId
+    through: Sequence
+    bucket: int
+    leaf: bytes | None
+    deep_digest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class SetNodes:
+    """Store nodes of a scope's trie by number (zeros are forgotten instead).
+
+    Buckets that became stale up to the mark `fresh_through` no longer are.
+    """
+
+    scope: Scope
+    nodes: Mapping[int, bytes]
+    fresh_through: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetDigests:
+    """Take away every leaf and node: all documents are undigested."""
+
+
+Write: TypeAlias = (
+    Append
+    | Hold
+    | Release
+    | SetAside
+    | Fold
+    | ClearOutbox
+    | SetMetadata
+    | Forget
+    | SetLeaf
+    | SetNodes
+    | ForgetDigests
+)
 
 
 # --- what is read ----------------------------------------------------------------------------
@@ -295,11 +351,41 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """The greatest sequence that a document ever had."""
+
+    document: DocumentId
+    last: Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLeaf:
+    """What was digested of a document, and through where."""
+
+    document: DocumentId
+    through: Sequence
+    leaf: bytes
+    deep_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StaleBuckets:
+    """Buckets that have changed below their nodes, and the mark through which these are all."""
+
+    buckets: tuple[int, ...]
+    through: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """Something `verify` found wrong; `document` where it is known."""
 
     document: DocumentId | None
     what: str
+
+
+Buckets: TypeAlias = "dict[int, list[tuple[DocumentId, bytes]]]"
+"""Ids and leaves by number of the bucket, in any order."""
 
 
 class Store(Protocol):
@@ -365,6 +451,31 @@ class Store(Protocol):
 
     async def usage(self, identity: str) -> Usage:
         """What the documents that `identity` created take up; nothing where there are none."""
+
+    async def heads(self, after: Sequence, *, limit: int) -> tuple[Head, ...]:
+        """Documents that have something behind `after`, in the order of their last sequences.
+
+        A document that is written to meanwhile is behind the others in a later call.
+        """
+
+    async def undigested(
+        self, scope: Scope | None = None, *, after: str = "", limit: int = 1_000
+    ) -> tuple[DocumentId, ...]:
+        """Documents of a scope, or of all, whose leaf is not of all they hold, by id."""
+
+    async def stale(self, scope: Scope) -> StaleBuckets:
+        """Buckets of a scope that have lost a leaf since their nodes were set."""
+
+    async def nodes(self, scope: Scope, numbers: Many[int]) -> dict[int, bytes]:
+        """Nodes of a scope's trie by number; those that are not stored are left out."""
+
+    async def buckets(self, scope: Scope, numbers: Many[int]) -> Buckets:
+        """Ids and leaves by number of the bucket; empty ones are left out."""
+
+    async def leaves(
+        self, *, prefix: str = "", after: str = "", limit: int = 1_000
+    ) -> tuple[StoredLeaf, ...]:
+        """Leaves of documents with this prefix behind `after`, in the order of ids."""
 
     def verify(self) -> AsyncIterator[Finding]:
         """Read everything and yield what does not hold."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import heapq
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING
 
 from crdt_state.errors import DocumentClosed, FoldOutdated, StoreCorrupt, WriteInvalid
-from crdt_state.identifiers import draw_incarnation, draw_replica_id
+from crdt_state.identifiers import draw_incarnation, draw_replica_id, scope_of
 from crdt_state.limits import DEFAULT_LIMITS, Limits
 from crdt_state.storage.checksums import checksum, log_checksum, log_salt
 from crdt_state.storage.contract import (
@@ -30,6 +30,8 @@ from crdt_state.storage.contract import (
     Finding,
     Fold,
     Forget,
+    ForgetDigests,
+    Head,
     Hold,
     OutboxEntry,
     PendingEntry,
@@ -37,8 +39,12 @@ from crdt_state.storage.contract import (
     Release,
     Sequence,
     SetAside,
+    SetLeaf,
     SetMetadata,
+    SetNodes,
+    StaleBuckets,
     StoredDocument,
+    StoredLeaf,
     Summary,
     Usage,
 )
@@ -49,8 +55,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence as Many
 
     from crdt_state.errors import StoreError
-    from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId
-    from crdt_state.storage.contract import Write
+    from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId, Scope
+    from crdt_state.storage.contract import Buckets, Write
 
 __all__ = ["MemoryStore"]
 
@@ -69,6 +75,8 @@ class _Kept:
     metadata: dict[str, bytes] = field(default_factory=dict)
     checksums: dict[tuple[str, int], int] = field(default_factory=dict)
     creator: str | None = None
+    digested: Sequence = NOTHING
+    leaf: SetLeaf | None = None
 
     def copy(self) -> _Kept:
         """A copy that shares only values that never change."""
@@ -83,6 +91,8 @@ class _Kept:
             self.metadata.copy(),
             self.checksums.copy(),
             self.creator,
+            self.digested,
+            self.leaf,
         )
 
     @property
@@ -115,6 +125,10 @@ class MemoryStore:
         self._metadata: dict[str, bytes] = {}
         self._outbox: dict[tuple[str, DocumentId], Sequence] = {}
         self._remotes: set[str] = set()
+        self._nodes: dict[tuple[Scope, int], bytes] = {}
+        self._node_checksums: dict[tuple[Scope, int], int] = {}
+        self._stale: dict[int, tuple[Scope, int]] = {}
+        self._mark = 0
         self._sequence = NOTHING
         self._number = 0
 
@@ -145,6 +159,9 @@ class MemoryStore:
         """A copy of what is stored now, opened as a file restored from a backup is."""
         store = self.reopened()
         store._documents = {name: kept.copy() for name, kept in self._documents.items()}  # noqa: SLF001
+        store._nodes = self._nodes.copy()  # noqa: SLF001
+        store._node_checksums = self._node_checksums.copy()  # noqa: SLF001
+        store._stale = self._stale.copy()  # noqa: SLF001
         store._begin_incarnation(draw_incarnation(random))  # noqa: SLF001
         return store
 
@@ -179,7 +196,15 @@ class MemoryStore:
                 self._carry_out(write)
         except WriteInvalid:
             if before is not None:
-                self._documents, self._metadata, self._outbox, self._remotes = before
+                (
+                    self._documents,
+                    self._metadata,
+                    self._outbox,
+                    self._remotes,
+                    self._nodes,
+                    self._node_checksums,
+                    self._stale,
+                ) = before
                 self._sequence, self._number = counts
             raise
         return self._sequence
@@ -191,14 +216,25 @@ class MemoryStore:
         dict[str, bytes],
         dict[tuple[str, DocumentId], Sequence],
         set[str],
+        dict[tuple[Scope, int], bytes],
+        dict[tuple[Scope, int], int],
+        dict[int, tuple[Scope, int]],
     ]:
         documents = self._documents.copy()
-        for name in {write.document for write in writes if write.document is not None}:
+        for name in {getattr(write, "document", None) for write in writes}:
             if name in documents:
                 documents[name] = documents[name].copy()
-        return documents, self._metadata.copy(), self._outbox.copy(), self._remotes.copy()
+        return (
+            documents,
+            self._metadata.copy(),
+            self._outbox.copy(),
+            self._remotes.copy(),
+            self._nodes.copy(),
+            self._node_checksums.copy(),
+            self._stale.copy(),
+        )
 
-    def _carry_out(self, write: Write) -> None:
+    def _carry_out(self, write: Write) -> None:  # noqa: C901, PLR0912 - a table
         match write:
             case Append():
                 self._append(write)
@@ -216,8 +252,16 @@ class MemoryStore:
                     del self._outbox[remote, document]
             case SetMetadata():
                 self._set_metadata(write)
+            case SetLeaf():
+                self._set_leaf(write)
+            case SetNodes():
+                self._set_nodes(write)
+            case ForgetDigests():
+                self._forget_digests()
             case Forget(document):
-                self._documents.pop(document, None)
+                forgotten = self._documents.pop(document, None)
+                if forgotten is not None and forgotten.leaf is not None:
+                    self._add_stale(document, forgotten.leaf.bucket)
                 for entry in [key for key in self._outbox if key[1] == document]:
                     del self._outbox[entry]
 
@@ -321,6 +365,37 @@ class MemoryStore:
         else:
             values[write.key] = write.value
 
+    def _set_leaf(self, write: SetLeaf) -> None:
+        kept = self._documents.get(write.document)
+        if kept is None or not kept.born < write.through <= kept.last:
+            self._add_stale(write.document, write.bucket)
+            return
+        kept.digested = write.through
+        kept.leaf = None if write.leaf is None else write
+        kept.checksums["leaf", 0] = _leaf_checksum(write)
+
+    def _set_nodes(self, write: SetNodes) -> None:
+        for number, blob in write.nodes.items():
+            key = (write.scope, number)
+            if any(blob):
+                self._nodes[key] = blob
+                self._node_checksums[key] = checksum("node", write.scope, number, blob)
+            else:
+                self._nodes.pop(key, None)
+        for mark, (scope, _) in tuple(self._stale.items()):
+            if scope == write.scope and mark <= write.fresh_through:
+                del self._stale[mark]
+
+    def _forget_digests(self) -> None:
+        for name, kept in self._documents.items():
+            self._documents[name] = replace(kept, digested=NOTHING, leaf=None)
+        self._nodes.clear()
+        self._stale.clear()
+
+    def _add_stale(self, document: DocumentId, bucket: int) -> None:
+        self._mark += 1
+        self._stale[self._mark] = (scope_of(document), bucket)
+
     # --- reading -----------------------------------------------------------------------------
 
     async def read(self, document: DocumentId) -> StoredDocument | None:
@@ -413,11 +488,79 @@ class MemoryStore:
         ]
         return Usage(len(theirs), sum(theirs))
 
+    async def heads(self, after: Sequence, *, limit: int) -> tuple[Head, ...]:
+        """Documents with something behind `after`, in the order of their last sequences."""
+        self._check_open()
+        found = [Head(name, kept.last) for name, kept in self._documents.items()]
+        behind = (head for head in found if head.last > after)
+        return tuple(heapq.nsmallest(limit, behind, key=lambda head: head.last))
+
+    async def undigested(
+        self, scope: Scope | None = None, *, after: str = "", limit: int = 1_000
+    ) -> tuple[DocumentId, ...]:
+        """Documents of a scope, or of all, whose leaf is not of all they hold, by id."""
+        self._check_open()
+        names = (
+            name
+            for name, kept in self._documents.items()
+            if kept.last > kept.digested and name > after and scope in (None, scope_of(name))
+        )
+        return tuple(heapq.nsmallest(limit, names))
+
+    async def stale(self, scope: Scope) -> StaleBuckets:
+        """Buckets of a scope that have lost a leaf since their nodes were set."""
+        self._check_open()
+        found = {mark: bucket for mark, (of, bucket) in self._stale.items() if of == scope}
+        return StaleBuckets(tuple(sorted(set(found.values()))), max(found, default=0))
+
+    async def nodes(self, scope: Scope, numbers: Many[int]) -> dict[int, bytes]:
+        """Nodes of a scope's trie by number."""
+        self._check_open()
+        for problem in self._damages_of_nodes():
+            raise problem
+        keys = ((scope, number) for number in numbers)
+        return {key[1]: self._nodes[key] for key in keys if key in self._nodes}
+
+    async def buckets(self, scope: Scope, numbers: Many[int]) -> Buckets:
+        """Ids and leaves by number of the bucket."""
+        found: Buckets = {}
+        wanted = frozenset(numbers)
+        for name, kept in self._documents.items():
+            if kept.leaf is None or kept.leaf.bucket not in wanted or scope_of(name) != scope:
+                continue
+            stored = _stored_leaf(name, kept)
+            found.setdefault(kept.leaf.bucket, []).append((name, stored.leaf))
+        return found
+
+    async def leaves(
+        self, *, prefix: str = "", after: str = "", limit: int = 1_000
+    ) -> tuple[StoredLeaf, ...]:
+        """Leaves of documents with this prefix behind `after`, in the order of ids."""
+        self._check_open()
+        names = (
+            name
+            for name, kept in self._documents.items()
+            if kept.leaf is not None and name > after and name.startswith(prefix)
+        )
+        first = heapq.nsmallest(limit, names)
+        return tuple(_stored_leaf(name, self._documents[name]) for name in first)
+
+    def _damages_of_nodes(self) -> Iterator[StoreCorrupt]:
+        for (scope, number), blob in self._nodes.items():
+            if self._node_checksums[scope, number] != checksum("node", scope, number, blob):
+                yield StoreCorrupt(f"node {number} of the scope {scope!r} is damaged")
+
     async def verify(self) -> AsyncIterator[Finding]:
         """Read everything and yield what does not hold."""
         self._check_open()
+        for problem in self._damages_of_nodes():
+            yield Finding(None, str(problem))
         for document, kept in list(self._documents.items()):
-            for problem in (*_damages(document, kept), *_damages_aside(document, kept)):
+            for problem in (
+                *_damages(document, kept),
+                *_damages_aside(document, kept),
+                *_damages_of_leaf(document, kept),
+            ):
                 yield Finding(document, str(problem))
 
     async def close(self) -> None:
@@ -456,6 +599,23 @@ def _damages(document: DocumentId, kept: _Kept) -> Iterator[StoreCorrupt]:
     for number, held in kept.pending.items():
         if expected["pending", number] != checksum("pending", document, number, held.update):
             yield _damage("pending", document, number)
+
+
+def _damages_of_leaf(document: DocumentId, kept: _Kept) -> Iterator[StoreCorrupt]:
+    if kept.leaf is not None and kept.checksums["leaf", 0] != _leaf_checksum(kept.leaf):
+        yield _damage("leaf", document, kept.digested)
+
+
+def _stored_leaf(document: DocumentId, kept: _Kept) -> StoredLeaf:
+    for problem in _damages_of_leaf(document, kept):
+        raise problem
+    write = kept.leaf
+    assert write is not None  # noqa: S101 - asked for where there is one
+    return StoredLeaf(document, kept.digested, write.leaf or b"", write.deep_digest)
+
+
+def _leaf_checksum(write: SetLeaf) -> int:
+    return checksum("leaf", write.document, write.through, write.leaf or b"", write.deep_digest)
 
 
 def _damages_aside(document: DocumentId, kept: _Kept) -> Iterator[StoreCorrupt]:

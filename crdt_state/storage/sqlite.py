@@ -60,6 +60,14 @@ from crdt_state.storage.sqlite_schema import (
     check_format,
     migrate,
 )
+from crdt_state.storage.sqlite_tries import (
+    list_heads,
+    list_undigested,
+    read_buckets,
+    read_leaves,
+    read_nodes,
+    read_stale,
+)
 from crdt_state.storage.sqlite_verifying import (
     find_in_documents,
     find_in_pages,
@@ -74,14 +82,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence as Many
     from random import Random
 
-    from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId
+    from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId, Scope
     from crdt_state.storage.contract import (
+        Buckets,
         Entry,
         Finding,
+        Head,
         OutboxEntry,
         QuarantineEntry,
         Sequence,
+        StaleBuckets,
         StoredDocument,
+        StoredLeaf,
         Summary,
         Usage,
         Write,
@@ -331,6 +343,34 @@ class SqliteStore:
     async def usage(self, identity: str) -> Usage:
         """What the documents that `identity` created take up; nothing where there are none."""
         return await self._read(read_usage, identity)
+
+    async def heads(self, after: Sequence, *, limit: int) -> tuple[Head, ...]:
+        """Documents with something behind `after`, in the order of their last sequences."""
+        return await self._read(list_heads, after, limit)
+
+    async def undigested(
+        self, scope: Scope | None = None, *, after: str = "", limit: int = 1_000
+    ) -> tuple[DocumentId, ...]:
+        """Documents of a scope, or of all, whose leaf is not of all they hold, by id."""
+        return await self._read(list_undigested, scope, after, limit)
+
+    async def stale(self, scope: Scope) -> StaleBuckets:
+        """Buckets of a scope that have lost a leaf since their nodes were set."""
+        return await self._read(read_stale, scope)
+
+    async def nodes(self, scope: Scope, numbers: Many[int]) -> dict[int, bytes]:
+        """Nodes of a scope's trie by number."""
+        return await self._read(read_nodes, scope, numbers)
+
+    async def buckets(self, scope: Scope, numbers: Many[int]) -> Buckets:
+        """Ids and leaves by number of the bucket."""
+        return await self._read(read_buckets, scope, numbers)
+
+    async def leaves(
+        self, *, prefix: str = "", after: str = "", limit: int = 1_000
+    ) -> tuple[StoredLeaf, ...]:
+        """Leaves of documents with this prefix behind `after`, in the order of ids."""
+        return await self._read(read_leaves, prefix, after, limit)
 
     async def verify(self) -> AsyncIterator[Finding]:
         """Read everything and yield what does not hold, on a connection of its own."""

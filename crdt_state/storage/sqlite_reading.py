@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from crdt_state.storage.sqlite_log import Log
 
 __all__ = [
+    "end_of",
     "list_overgrown",
     "list_summaries",
     "read_checkpoint",
@@ -205,7 +206,7 @@ def list_summaries(
     """Lines about the documents with this prefix behind `after`."""
     # One lower bound: of two, SQLite may seek to the lesser and pass over all in between.
     where, parameters = ("name >= ?", [prefix]) if prefix > after else ("name > ?", [after])
-    end = _end_of(prefix)
+    end = end_of(prefix)
     if end is not None:
         where += " AND name < ?"
         parameters.append(end)
@@ -230,7 +231,7 @@ def list_overgrown(
     return tuple(DocumentId(row[0]) for row in rows)
 
 
-def _end_of(prefix: str) -> str | None:
+def end_of(prefix: str) -> str | None:
     """The least text behind all texts with this prefix, or None where there is none."""
     head = prefix.rstrip("\U0010ffff")
     if not head:

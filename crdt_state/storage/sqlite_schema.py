@@ -19,6 +19,11 @@
         quarantined_bytes, pending_bytes
         creator         TEXT     the identity that brought its first write; NULL where nobody had
                                  proved who they were, and for what is older than format 2
+        digested        INTEGER  the sequence that `leaf` is of all through; below `last`, the
+                                 document is undigested
+        place           INTEGER  scope x 262,144 + bucket; NULL without a leaf, as are the rest
+        leaf, deep_digest        BLOB
+        leaf_checksum   INTEGER
 
     log             one row an update, in the order of commits
         sequence        INTEGER  the key: appending always writes at the end of the table
@@ -37,8 +42,14 @@
                     new incarnation owes every document to each of them
     outbox          remote, document, through
 
+    scopes          id, name: every scope that has had a leaf
+    trie_nodes      place (scope x 8,192 + number), checksum, content: 64 hashes of 16 bytes
+    stale_buckets   number, place (as that of documents): what has lost a leaf since its nodes
+                    were made
+
 Formats: 1 was without `creator` and `pending_bytes` of documents, and the index on the former;
-1 and 2 had no `previous`, and an index of the log by document in its place.
+1 and 2 had no `previous`, and an index of the log by document in its place; up to 3 there were no
+digests and tries.
 
 Checksums are those of checksums.py, over the document's *name*, the sequence, number or key,
 and the bytes.  Integers are SQLite's (64 bits, signed); texts are UTF-8 in document order
@@ -165,6 +176,27 @@ VERSION_3 = (
     "DROP INDEX log_by_document",
 )
 
+VERSION_4 = (
+    "ALTER TABLE documents ADD COLUMN digested INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE documents ADD COLUMN place INTEGER",
+    "ALTER TABLE documents ADD COLUMN leaf BLOB",
+    "ALTER TABLE documents ADD COLUMN deep_digest BLOB",
+    "ALTER TABLE documents ADD COLUMN leaf_checksum INTEGER",
+    # Its key never changes: an append to a document that is in it does not touch it, and the
+    # commit that adds to a log needs no further statement to put the document here.
+    "CREATE INDEX documents_undigested ON documents (name) WHERE last > digested",
+    "CREATE INDEX documents_by_place ON documents (place) WHERE place IS NOT NULL",
+    # A document's last sequence is in the log, or the one that its checkpoint reaches through.
+    "CREATE INDEX checkpoints_by_through ON checkpoints (through)",
+    "CREATE TABLE scopes (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT",
+    """CREATE TABLE trie_nodes (
+        place INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, content BLOB NOT NULL
+    ) STRICT""",
+    """CREATE TABLE stale_buckets (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, place INTEGER NOT NULL
+    ) STRICT""",
+)
+
 
 def _create(connection: Connection) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -182,7 +214,17 @@ def _link_log(connection: Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_creators, _link_log)
+def _add_tries(connection: Connection) -> None:
+    for statement in VERSION_4:
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    _create,
+    _add_creators,
+    _link_log,
+    _add_tries,
+)
 """The migration at index n makes version n + 1 of version n; 0 is an empty file."""
 
 

@@ -23,6 +23,7 @@ from crdt_state.storage.sqlite_reading import (
     read_value,
     read_values,
 )
+from crdt_state.storage.sqlite_tries import find_in_leaf, find_in_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ def find_in_pages(connection: Connection) -> list[Finding]:
 
 
 def find_in_store(connection: Connection) -> list[Finding]:
-    """What the store knows of itself, and the replica's values."""
+    """What the store knows of itself, the replica's values, and the nodes of its tries."""
     found: list[Finding] = []
     for name in ("replica_id", "incarnation", "marks", "sequence", "number"):
         found += _found(None, partial(_read_only, read_fact, connection, name))
@@ -56,7 +57,7 @@ def find_in_store(connection: Connection) -> list[Finding]:
         for (key,) in connection.execute("SELECT key FROM replica_values").fetchall():
             yield from _found(None, partial(_read_only, read_value, connection, key))
 
-    return found + _found(None, values)
+    return found + _found(None, values) + _found(None, partial(find_in_nodes, connection))
 
 
 def find_lost_rows(connection: Connection) -> list[Finding]:
@@ -147,6 +148,7 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
         yield from _found(name, partial(_read_only, read_pending, connection, row_id, name))
         yield from _found(name, partial(_read_only, read_values, connection, row_id, name))
         yield from _found(name, partial(_read_only, read_quarantine, connection, name, 0, -1))
+        yield from _found(name, partial(find_in_leaf, connection, row_id, name))
         point = connection.execute(
             "SELECT coalesce(sum(length(state) + length(head)), 0) FROM checkpoints "
             "WHERE document = ?",

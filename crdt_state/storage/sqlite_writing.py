@@ -20,15 +20,19 @@ from crdt_state.storage.contract import (
     ClearOutbox,
     Fold,
     Forget,
+    ForgetDigests,
     Hold,
     Release,
     Sequence,
     SetAside,
+    SetLeaf,
     SetMetadata,
+    SetNodes,
 )
 from crdt_state.storage.sqlite_connection import execute_rows, query_rows, transaction
 from crdt_state.storage.sqlite_identity import read_fact, write_fact
 from crdt_state.storage.sqlite_log import count_log, cut_log, find_log
+from crdt_state.storage.sqlite_tries import forget_digests, mark_stale, set_leaf, set_nodes
 from crdt_state.storage.validity import CONDITIONAL
 
 if TYPE_CHECKING:
@@ -226,6 +230,12 @@ class _Group:
                 self.set_metadata(write)
             case Forget(document):
                 self.forget(document)
+            case SetLeaf():
+                set_leaf(self.connection, write)
+            case SetNodes():
+                set_nodes(self.connection, write)
+            case ForgetDigests():
+                forget_digests(self.connection)
 
     def known(self, document: DocumentId) -> int | None:
         """The row id of a document, or None where there is none."""
@@ -414,6 +424,7 @@ class _Group:
         row_id = self.known(document)
         if row_id is None:
             return
+        mark_stale(self.connection, row_id)
         self.forget_log(document)
         for table in ("checkpoints", "pending", "quarantine", "document_values"):
             self.connection.execute(f"DELETE FROM {table} WHERE document = ?", (row_id,))  # noqa: S608

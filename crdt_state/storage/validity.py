@@ -15,10 +15,13 @@ from crdt_state.storage.contract import (
     ClearOutbox,
     Fold,
     Forget,
+    ForgetDigests,
     Hold,
     Release,
     SetAside,
+    SetLeaf,
     SetMetadata,
+    SetNodes,
 )
 
 if TYPE_CHECKING:
@@ -27,10 +30,16 @@ if TYPE_CHECKING:
     from crdt_state.limits import Limits
     from crdt_state.storage.contract import Write
 
-__all__ = ["CONDITIONAL", "checked_bytes"]
+__all__ = ["BUCKETS", "CONDITIONAL", "NODES", "checked_bytes"]
 
 CONDITIONAL = frozenset({Fold, Hold})
 """Writes that what is stored can still refuse; an engine needs a way back out of their calls."""
+
+BUCKETS = 64**3
+NODES = 8_192
+LEAF_BYTES = 16
+NODE_BYTES = 1_024
+"""What a trie is made of; the engines number their rows by the first two."""
 
 INTEGER_MAX = 2**63 - 1
 TEXT_CHARACTERS_MAX = 65_536
@@ -99,8 +108,39 @@ def _other(write: Write, limits: Limits) -> int:  # noqa: PLR0911 - one line for
         case Forget(document):
             _text("document", document)
             return 0
+        case SetLeaf() | SetNodes():
+            return _of_a_trie(write, limits)
+        case ForgetDigests():
+            return 0
         case _:
             raise WriteInvalid(f"{type(write).__name__} is not a write of a store")
+
+
+def _of_a_trie(write: SetLeaf | SetNodes, limits: Limits) -> int:
+    match write:
+        case SetLeaf(document, through, bucket, leaf, deep_digest):
+            _text("document", document)
+            _integer("through", through)
+            _place("bucket", bucket, BUCKETS)
+            _sized("leaf", leaf if leaf is not None else bytes(LEAF_BYTES), LEAF_BYTES)
+            return _blob("deep_digest", deep_digest, limits)
+        case SetNodes(scope, nodes, fresh_through):
+            _texts(scope=scope)
+            _integer("fresh_through", fresh_through)
+            for number, blob in nodes.items():
+                _place("node", number, NODES)
+                _sized("node", blob, NODE_BYTES)
+            return NODE_BYTES * len(nodes)
+
+
+def _place(name: str, value: object, stop: int) -> None:
+    if not isinstance(value, int) or not 0 <= value < stop:
+        raise WriteInvalid(f"{name} must be an integer from 0 to {stop - 1:,}, not {value!r}")
+
+
+def _sized(name: str, value: object, size: int) -> None:
+    if not isinstance(value, bytes) or len(value) != size:
+        raise WriteInvalid(f"{name} must be {size:,} bytes")
 
 
 def _texts(**fields: str) -> None:

@@ -33,6 +33,14 @@ from crdt_state.storage.sqlite_reading import (
     read_value,
 )
 from crdt_state.storage.sqlite_schema import migrate
+from crdt_state.storage.sqlite_tries import (
+    list_heads,
+    list_undigested,
+    read_buckets,
+    read_leaves,
+    read_nodes,
+    read_stale,
+)
 from crdt_state.storage.sqlite_verifying import (
     find_in_documents,
     find_in_pages,
@@ -149,6 +157,30 @@ class ApswStore:
     async def usage(self, identity):
         self._check_open()
         return read_usage(self.connection, identity)
+
+    async def heads(self, after, *, limit):
+        self._check_open()
+        return list_heads(self.connection, after, limit)
+
+    async def undigested(self, scope=None, *, after="", limit=1_000):
+        self._check_open()
+        return list_undigested(self.connection, scope, after, limit)
+
+    async def stale(self, scope):
+        self._check_open()
+        return read_stale(self.connection, scope)
+
+    async def nodes(self, scope, numbers):
+        self._check_open()
+        return read_nodes(self.connection, scope, numbers)
+
+    async def buckets(self, scope, numbers):
+        self._check_open()
+        return read_buckets(self.connection, scope, numbers)
+
+    async def leaves(self, *, prefix="", after="", limit=1_000):
+        self._check_open()
+        return read_leaves(self.connection, prefix, after, limit)
 
     async def verify(self) -> AsyncIterator[Finding]:
         self._check_open()

@@ -16,9 +16,19 @@ TABLES = {
     "value": ("document_values", "content", "key"),
 }
 
+OF_TRIES = {"leaf": ("documents", "leaf"), "node": ("trie_nodes", "content")}
+
 
 def flip_a_bit(connection: Connection, kind: str, document: DocumentId) -> None:
     """Flip the lowest bit of the first byte of the document's first value of this kind."""
+    if kind in OF_TRIES:
+        table, column = OF_TRIES[kind]
+        row_id, content = connection.execute(
+            f"SELECT rowid, {column} FROM {table} WHERE {column} IS NOT NULL"
+        ).fetchone()
+        damaged = bytes([content[0] ^ 1]) + content[1:]
+        connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (damaged, row_id))
+        return
     table, column, order = TABLES[kind]
     row_id, content = connection.execute(
         f"SELECT rowid, {column} FROM {table} "

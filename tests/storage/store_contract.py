@@ -34,6 +34,7 @@ from crdt_state.storage.contract import (
     Summary,
     Usage,
 )
+from storage.trie_contract import TrieContract
 
 if TYPE_CHECKING:
     from crdt_state.identifiers import DocumentId
@@ -68,7 +69,7 @@ class Opened(Protocol):
         """Undo `fill_disk`."""
 
 
-class StoreContract:
+class StoreContract(TrieContract):
     """The acceptance suite."""
 
     @pytest.fixture

@@ -1,0 +1,310 @@
+"""Leaves, nodes and what has to be digested: what SQLite keeps of the tries of scopes.
+
+A document becomes undigested by the statement that raises its `last` (see the partial index in
+sqlite_schema.py), so there is nothing here for that.  Writing is called inside a group's
+transaction; every function that reads is one statement, or one read transaction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crdt_state.errors import StoreCorrupt
+from crdt_state.identifiers import DocumentId, Scope, scope_of
+from crdt_state.storage.checksums import checksum
+from crdt_state.storage.contract import (
+    Finding,
+    Head,
+    Sequence,
+    SetLeaf,
+    SetNodes,
+    StaleBuckets,
+    StoredLeaf,
+)
+from crdt_state.storage.sqlite_connection import execute_rows, transaction
+from crdt_state.storage.sqlite_reading import end_of
+from crdt_state.storage.validity import BUCKETS, NODES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from collections.abc import Sequence as Many
+
+    from crdt_state.storage.contract import Buckets
+    from crdt_state.storage.sqlite_connection import Connection
+
+__all__ = [
+    "find_in_leaf",
+    "find_in_nodes",
+    "forget_digests",
+    "list_heads",
+    "list_undigested",
+    "mark_stale",
+    "read_buckets",
+    "read_leaves",
+    "read_nodes",
+    "read_stale",
+    "set_leaf",
+    "set_nodes",
+]
+
+SET_LEAF = """
+    UPDATE documents SET digested = ?, place = ?, leaf = ?, deep_digest = ?, leaf_checksum = ?
+    WHERE name = ? AND born < ? AND last >= ?"""
+
+NUMBERS_AT_ONCE = 256
+
+
+# --- writing, inside a group ------------------------------------------------------------------
+
+
+def set_leaf(connection: Connection, write: SetLeaf) -> None:
+    """Let a leaf stand for a document, or make its bucket stale where there is none any more."""
+    scope = _scope_id(connection, scope_of(write.document))
+    through, leaf, deep = write.through, write.leaf, write.deep_digest
+    place = scope * BUCKETS + write.bucket
+    values: tuple[object, ...] = (None, None, None, None)
+    if leaf is not None:
+        values = (place, leaf, deep, checksum("leaf", write.document, through, leaf, deep))
+    connection.execute(SET_LEAF, (through, *values, write.document, through, through))
+    if not connection.execute("SELECT changes()").fetchone()[0]:
+        _add_stale(connection, place)
+
+
+def set_nodes(connection: Connection, write: SetNodes) -> None:
+    """Store nodes, and call fresh what they were made of."""
+    scope = _scope_id(connection, write.scope)
+    first = scope * NODES
+    empty = [(first + number,) for number, blob in write.nodes.items() if not any(blob)]
+    execute_rows(connection, "DELETE FROM trie_nodes WHERE place IN (VALUES ROWS)", "(?)", empty)
+    execute_rows(
+        connection,
+        "INSERT OR REPLACE INTO trie_nodes (place, checksum, content) VALUES ROWS",
+        "(?, ?, ?)",
+        [
+            (first + number, checksum("node", write.scope, number, blob), blob)
+            for number, blob in write.nodes.items()
+            if any(blob)
+        ],
+    )
+    connection.execute(
+        "DELETE FROM stale_buckets WHERE number <= ? AND place >= ? AND place < ?",
+        (write.fresh_through, scope * BUCKETS, (scope + 1) * BUCKETS),
+    )
+
+
+def mark_stale(connection: Connection, row_id: int) -> None:
+    """A document is about to be forgotten: the nodes above its leaf are no longer right."""
+    (place,) = connection.execute("SELECT place FROM documents WHERE id = ?", (row_id,)).fetchone()
+    if place is not None:
+        _add_stale(connection, place)
+
+
+def forget_digests(connection: Connection) -> None:
+    """Take away all leaves and nodes."""
+    connection.execute(
+        "UPDATE documents SET digested = 0, place = NULL, leaf = NULL, deep_digest = NULL, "
+        "leaf_checksum = NULL"
+    )
+    connection.execute("DELETE FROM trie_nodes")
+    connection.execute("DELETE FROM stale_buckets")
+
+
+def _add_stale(connection: Connection, place: int) -> None:
+    connection.execute("INSERT INTO stale_buckets (place) VALUES (?)", (place,))
+
+
+def _scope_id(connection: Connection, scope: Scope) -> int:
+    found = _known_scope(connection, scope)
+    if found is None:
+        connection.execute("INSERT INTO scopes (name) VALUES (?)", (scope,))
+        found = _known_scope(connection, scope)
+    assert found is not None  # noqa: S101 - made by the statement before
+    return found
+
+
+def _known_scope(connection: Connection, scope: Scope) -> int | None:
+    row = connection.execute("SELECT id FROM scopes WHERE name = ?", (scope,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def list_heads(connection: Connection, after: int, limit: int) -> tuple[Head, ...]:
+    """Documents with something behind `after`, in the order of their last sequences.
+
+    A last sequence is a row of the log, or what a checkpoint reaches through: both are indexed,
+    and no commit has to keep an index of heads.
+    """
+    found: list[tuple[int, str]] = []
+    with transaction(connection, is_writing=False):
+        for column, table in (("sequence", "log"), ("through", "checkpoints")):
+            found += connection.execute(
+                # CROSS JOIN keeps the order: positions are gone through, documents looked up.
+                f"SELECT documents.last, documents.name FROM {table} CROSS JOIN documents "  # noqa: S608
+                f"ON documents.id = {table}.document AND documents.last = {table}.{column} "
+                f"WHERE {table}.{column} > ? ORDER BY {table}.{column} LIMIT ?",
+                (after, limit),
+            ).fetchall()
+    return tuple(Head(DocumentId(name), Sequence(last)) for last, name in sorted(found)[:limit])
+
+
+def list_undigested(
+    connection: Connection, scope: Scope | None, after: str, limit: int
+) -> tuple[DocumentId, ...]:
+    """Documents whose leaf is not of all they hold."""
+    prefix = f"{scope}/" if scope else ""
+    where, parameters = "last > digested AND name > ?", [max(after, prefix)]
+    end = end_of(prefix)
+    if end is not None:
+        where += " AND name < ?"
+        parameters.append(end)
+    if scope is not None:
+        where += f" AND instr(substr(name, {len(prefix) + 1}), '/') = 0"
+    rows = connection.execute(
+        f"SELECT name FROM documents WHERE {where} ORDER BY name LIMIT ?",  # noqa: S608
+        (*parameters, limit),
+    ).fetchall()
+    return tuple(DocumentId(name) for (name,) in rows)
+
+
+def read_stale(connection: Connection, scope: Scope) -> StaleBuckets:
+    """Buckets of a scope that have lost a leaf."""
+    number = _known_scope(connection, scope)
+    if number is None:
+        return StaleBuckets((), 0)
+    rows = connection.execute(
+        "SELECT number, place FROM stale_buckets WHERE place >= ? AND place < ?",
+        (number * BUCKETS, (number + 1) * BUCKETS),
+    ).fetchall()
+    buckets = sorted({place % BUCKETS for _, place in rows})
+    return StaleBuckets(tuple(buckets), max((mark for mark, _ in rows), default=0))
+
+
+def read_nodes(connection: Connection, scope: Scope, numbers: Many[int]) -> dict[int, bytes]:
+    """Nodes by number."""
+    nodes: dict[int, bytes] = {}
+    with transaction(connection, is_writing=False):
+        known = _known_scope(connection, scope)
+        if known is None:
+            return {}
+        for some in _some_of(numbers):
+            for place, expected, blob in connection.execute(
+                "SELECT place, checksum, content FROM trie_nodes "  # noqa: S608
+                f"WHERE place IN ({', '.join('?' * len(some))})",
+                [known * NODES + number for number in some],
+            ):
+                number = place % NODES
+                if checksum("node", scope, number, blob) != expected:
+                    raise _damage_of_node(scope, number)
+                nodes[number] = blob
+    return nodes
+
+
+def read_buckets(connection: Connection, scope: Scope, numbers: Many[int]) -> Buckets:
+    """Ids and leaves by number of the bucket."""
+    buckets: Buckets = {}
+    with transaction(connection, is_writing=False):
+        known = _known_scope(connection, scope)
+        if known is None:
+            return {}
+        first = known * BUCKETS
+        for where, parameters in _ranges(numbers, first):
+            for place, name, digested, leaf, deep, expected in connection.execute(
+                "SELECT place, name, digested, leaf, deep_digest, leaf_checksum "  # noqa: S608
+                f"FROM documents WHERE place IS NOT NULL AND {where}",
+                parameters,
+            ):
+                if checksum("leaf", name, digested, leaf, deep) != expected:
+                    raise _damage_of_leaf(name)
+                buckets.setdefault(place - first, []).append((name, leaf))
+    return buckets
+
+
+def read_leaves(
+    connection: Connection, prefix: str, after: str, limit: int
+) -> tuple[StoredLeaf, ...]:
+    """Leaves in the order of ids."""
+    where, parameters = ("name >= ?", [prefix]) if prefix > after else ("name > ?", [after])
+    end = end_of(prefix)
+    if end is not None:
+        where += " AND name < ?"
+        parameters.append(end)
+    found: list[StoredLeaf] = []
+    for name, through, leaf, deep, expected in connection.execute(
+        "SELECT name, digested, leaf, deep_digest, leaf_checksum FROM documents "  # noqa: S608
+        f"WHERE {where} AND +place IS NOT NULL ORDER BY name LIMIT ?",
+        (*parameters, limit),
+    ).fetchall():
+        if checksum("leaf", name, through, leaf, deep) != expected:
+            raise _damage_of_leaf(name)
+        found.append(StoredLeaf(DocumentId(name), Sequence(through), leaf, deep))
+    return tuple(found)
+
+
+def _ranges(numbers: Many[int], first: int) -> Iterator[tuple[str, list[int]]]:
+    """Conditions for buckets: a range where they follow each other, else a list."""
+    for some in _some_of(numbers):
+        if len(some) > 1 and some[-1] - some[0] == len(some) - 1:
+            yield "place BETWEEN ? AND ?", [first + some[0], first + some[-1]]
+        else:
+            marks = ", ".join("?" * len(some))
+            yield f"place IN ({marks})", [first + number for number in some]
+
+
+def _some_of(numbers: Many[int]) -> Iterator[list[int]]:
+    ordered = sorted(set(numbers))
+    for at in range(0, len(ordered), NUMBERS_AT_ONCE):
+        yield ordered[at : at + NUMBERS_AT_ONCE]
+
+
+# --- verifying --------------------------------------------------------------------------------
+
+
+def find_in_nodes(connection: Connection) -> Iterator[Finding]:
+    """Nodes against their checksums, and places that belong to no scope."""
+    for scope, name in connection.execute("SELECT id, name FROM scopes").fetchall():
+        for place, expected, blob in connection.execute(
+            "SELECT place, checksum, content FROM trie_nodes WHERE place >= ? AND place < ?",
+            (scope * NODES, (scope + 1) * NODES),
+        ):
+            if checksum("node", name, place % NODES, blob) != expected:
+                yield Finding(None, str(_damage_of_node(name, place % NODES)))
+    for table, column, size in (
+        ("trie_nodes", "place", NODES),
+        ("stale_buckets", "place", BUCKETS),
+        ("documents", "place", BUCKETS),
+    ):
+        count = connection.execute(
+            f"SELECT count(*) FROM {table} WHERE {column} IS NOT NULL "  # noqa: S608
+            f"AND {column} / {size} NOT IN (SELECT id FROM scopes)"
+        ).fetchone()[0]
+        if count:
+            yield Finding(None, f"{count:,} rows of {table} belong to no scope")
+
+
+def find_in_leaf(connection: Connection, row_id: int, name: DocumentId) -> Iterator[Finding]:
+    """A document's leaf against its checksum."""
+    last, through, place, leaf, deep, expected = connection.execute(
+        "SELECT last, digested, place, leaf, deep_digest, leaf_checksum FROM documents "
+        "WHERE id = ?",
+        (row_id,),
+    ).fetchone()
+    if through > last:
+        yield Finding(name, f"it was digested through {through}, but its last sequence is {last}")
+    if place is not None and checksum("leaf", name, through, leaf, deep) != expected:
+        yield Finding(name, str(_damage_of_leaf(name)))
+
+
+def _damage_of_leaf(name: DocumentId) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"the leaf of {name!r} is damaged, its content is not; run `crdt-state check --rebuild`",
+        document=name,
+    )
+
+
+def _damage_of_node(scope: str, number: int) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"node {number} of the scope {scope!r} is damaged, its documents are not; run "
+        f"`crdt-state check --rebuild`"
+    )
