@@ -19,6 +19,9 @@
         quarantined_bytes, pending_bytes
         creator         TEXT     the identity that brought its first write; NULL where nobody had
                                  proved who they were, and for what is older than format 2
+        life            BLOB     Life.encode of lineage.py; NULL for the life that it was born with
+        life_checksum   INTEGER  over it and deleted_at
+        deleted_at      INTEGER  when the life was ended, as far as known here; NULL while it lives
 
     log             one row an update, in the order of commits
         sequence        INTEGER  the key: appending always writes at the end of the table
@@ -33,9 +36,12 @@
     replica_values  key, content, checksum
     remotes         id, name: every remote ever named; they outlive their outbox, because a
                     new incarnation owes every document to each of them
-    outbox          remote, document, through
+    outbox          remote, document, through, since: through which sequence the remote held all
+                    of the document before it was owed, -1 where nobody kept that
 
 Formats: 1 was without `creator` and `pending_bytes` of documents, and the index on the former.
+2 was without lives: `life`, `life_checksum` and `deleted_at` of documents, the index on the last,
+and `since` of outbox.
 
 Checksums are those of checksums.py, over the document's *name*, the sequence, number or key,
 and the bytes.  Integers are SQLite's (64 bits, signed); texts are UTF-8 in document order
@@ -155,6 +161,16 @@ VERSION_2 = (
 )
 
 
+LIVES = (
+    "ALTER TABLE documents ADD COLUMN life BLOB",
+    "ALTER TABLE documents ADD COLUMN life_checksum INTEGER",
+    "ALTER TABLE documents ADD COLUMN deleted_at INTEGER",
+    "CREATE INDEX documents_deleted ON documents (deleted_at) WHERE deleted_at IS NOT NULL",
+    # What was owed before this was kept may be all of it, or the last word of it alone.
+    "ALTER TABLE outbox ADD COLUMN since INTEGER NOT NULL DEFAULT -1",
+)
+
+
 def _create(connection: Connection) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     for statement in VERSION_1:
@@ -166,7 +182,12 @@ def _add_creators(connection: Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_creators)
+def _add_lives(connection: Connection) -> None:
+    for statement in LIVES:
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_creators, _add_lives)
 """The migration at index n makes version n + 1 of version n; 0 is an empty file."""
 
 

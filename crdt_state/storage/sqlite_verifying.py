@@ -16,6 +16,7 @@ from crdt_state.storage.sqlite_connection import meaning_of, transaction
 from crdt_state.storage.sqlite_identity import read_fact
 from crdt_state.storage.sqlite_reading import (
     read_checkpoint,
+    read_life,
     read_log,
     read_pending,
     read_quarantine,
@@ -119,12 +120,14 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
     with transaction(connection, is_writing=False):
         kept = connection.execute(
             "SELECT last, log_updates, log_bytes, checkpoint_bytes, pending_updates, "
-            "quarantined_updates, quarantined_bytes, pending_bytes, born FROM documents "
+            "quarantined_updates, quarantined_bytes, pending_bytes, born, life IS NOT NULL, "
+            "deleted_at IS NOT NULL FROM documents "
             "WHERE id = ? AND name = ?",
             (row_id, name),
         ).fetchone()
         if kept is None:  # forgotten since its row id was read
             return
+        yield from _found(name, partial(_read_only, read_life, connection, row_id, name))
         yield from _found(name, partial(_read_only, read_log, connection, row_id, name))
         yield from _found(name, partial(_read_only, read_checkpoint, connection, row_id, name))
         yield from _found(name, partial(_read_only, read_pending, connection, row_id, name))
@@ -153,7 +156,8 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
             "AND remote IN (SELECT id FROM remotes)",
             (row_id,),
         ).fetchone()
-    last, updates, size, point_bytes, held, set_aside, aside_bytes, held_bytes, born = kept
+    last, updates, size, point_bytes, held, set_aside, aside_bytes, held_bytes, *lived = kept
+    born, has_lived, is_deleted = lived
     for what, says, counted in (
         ("log_updates", updates, log[0]),
         ("log_bytes", size, log[1]),
@@ -165,11 +169,13 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
     ):
         if says != counted:
             yield Finding(name, f"{what} is {says:,}, but the rows count {counted:,}")
-    # The last update is in the log or under the checkpoint: a gap means that rows went missing.
-    if max(log[3], point[0]) != last:
-        yield Finding(
-            name, f"its last sequence is {last}, but its rows reach {max(log[3], point[0])}"
-        )
+    # The last update is in the log or under the checkpoint, or none was written in this life: a
+    # gap means that rows went missing.
+    reached = max(log[3], point[0], born if has_lived else 0)
+    if reached != last:
+        yield Finding(name, f"its last sequence is {last}, but its rows reach {reached}")
+    if is_deleted and (log[0] or point[1] or pending[0]):
+        yield Finding(name, "it is deleted, but has content")
     if log[0] and log[2] <= max(born, point[0]):
         yield Finding(name, f"its log begins at {log[2]}, which is folded or of an earlier life")
     if owed[0] > last:

@@ -10,14 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crdt_state.errors import WriteInvalid
+from crdt_state.lineage import Life
 from crdt_state.storage.contract import (
     Append,
     ClearOutbox,
+    DropAside,
     Fold,
     Forget,
     Hold,
     Release,
     SetAside,
+    SetLife,
     SetMetadata,
 )
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONDITIONAL", "checked_bytes"]
 
-CONDITIONAL = frozenset({Fold, Hold})
+CONDITIONAL = frozenset({Fold, Hold, SetLife})
 """Writes that what is stored can still refuse; an engine needs a way back out of their calls."""
 
 INTEGER_MAX = 2**63 - 1
@@ -71,7 +74,7 @@ def _other(write: Write, limits: Limits) -> int:  # noqa: PLR0911 - one line for
             _integer("number", number)
             _integer("at", at)
             return _blob("update", update, limits)
-        case Release(document, numbers):
+        case Release(document, numbers) | DropAside(document, numbers):
             _text("document", document)
             for number in numbers:
                 _integer("numbers", number)
@@ -96,6 +99,14 @@ def _other(write: Write, limits: Limits) -> int:  # noqa: PLR0911 - one line for
             if document is not None:
                 _text("document", document)
             return 0 if value is None else _blob("value", value, limits)
+        case SetLife(document, life, at, unsent_to, creator):
+            _text("document", document)
+            _life(life)
+            _integer("at", at)
+            for remote in unsent_to:
+                _text("unsent_to", remote)
+            _creator(creator)
+            return 0
         case Forget(document):
             _text("document", document)
             return 0
@@ -111,6 +122,11 @@ def _texts(**fields: str) -> None:
 def _creator(creator: str | None) -> None:
     if creator is not None:
         _text("creator", creator)
+
+
+def _life(life: object) -> None:
+    if not isinstance(life, Life):
+        raise WriteInvalid(f"life must be a Life, not a {type(life).__name__}")
 
 
 def _text(name: str, value: object) -> None:

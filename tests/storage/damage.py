@@ -14,16 +14,18 @@ TABLES = {
     "pending": ("pending", "content", "number"),
     "quarantine": ("quarantine", "content", "number"),
     "value": ("document_values", "content", "key"),
+    "life": ("documents", "life", "id"),
 }
 
 
 def flip_a_bit(connection: Connection, kind: str, document: DocumentId) -> None:
-    """Flip the lowest bit of the first byte of the document's first value of this kind."""
+    """Flip the lowest bit of the last byte of the document's first value of this kind."""
     table, column, order = TABLES[kind]
     row_id, content = connection.execute(
         f"SELECT rowid, {column} FROM {table} "
-        f"WHERE document = (SELECT id FROM documents WHERE name = ?) ORDER BY {order}",
+        f"WHERE {'id' if kind == 'life' else 'document'} = "
+        f"(SELECT id FROM documents WHERE name = ?) ORDER BY {order}",
         (document,),
     ).fetchone()
-    damaged = bytes([content[0] ^ 1]) + content[1:]
+    damaged = content[:-1] + bytes([content[-1] ^ 1])
     connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (damaged, row_id))
