@@ -14,7 +14,8 @@
     │   ├── LimitExceeded               our own user asks for more than `Limits` allow
     │   ├── NotImportable               (ValueError) not a file that documents can be read from
     │   └── WriteInvalid                (ValueError) a write that no store can carry out
-    │       └── FoldOutdated            the document has moved on since this fold was made
+    │       ├── FoldOutdated            the document has moved on since this fold was made
+    │       └── LifeOutdated            the document lives a life already that is as great
     ├── RemoteError                     a peer's: it is told, and we go on
     │   ├── TokenRejected               a token that proves nothing here
     │   ├── RemoteProtocolError         bytes or an order of messages that the protocol forbids
@@ -68,6 +69,7 @@ __all__ = [
     "InvalidDocumentId",
     "InvalidPattern",
     "KeyNotUsable",
+    "LifeOutdated",
     "LimitExceeded",
     "NotHead",
     "NotImportable",
@@ -209,6 +211,10 @@ class WriteInvalid(UsageError, ValueError):
 
 class FoldOutdated(WriteInvalid):
     """The document was folded further, or forgotten, since this fold was made: drop the fold."""
+
+
+class LifeOutdated(WriteInvalid):
+    """The document has had this life, or a greater one, meanwhile: look at it again."""
 
 
 class RemoteError(CrdtStateError):

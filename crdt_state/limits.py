@@ -48,6 +48,8 @@ class Limits:
     transaction_operations_max: int = 100_000
     events_waiting_max: int = 10_000
     undo_steps_max: int = 1_000
+    # Pairs of characters, or of values, when edits are made again elsewhere (model/rebasing).
+    rebase_comparisons_max: int = 250_000
     register_drift_seconds_max: float = 3_600.0
 
     # The store.

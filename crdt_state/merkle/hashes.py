@@ -27,6 +27,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final, NewType, TypeAlias
 
 from crdt_state.identifiers import DocumentId
+from crdt_state.lineage import LINEAGE_ZERO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +41,6 @@ __all__ = [
     "HASH_BYTES",
     "LEVEL_1",
     "LEVEL_2",
-    "LINEAGE_ZERO",
     "NODES",
     "NODE_BYTES",
     "ROOT",
@@ -68,9 +68,6 @@ LEVEL_1: Final = range(1, 1 + FAN_OUT)
 LEVEL_2: Final = range(LEVEL_1.stop, LEVEL_1.stop + FAN_OUT**2)
 NODES: Final = LEVEL_2.stop
 BUCKETS: Final = FAN_OUT**3
-
-LINEAGE_ZERO: Final = bytes(16)
-"""The lineage that every document begins in, the same everywhere."""
 
 EMPTY_NODE: Final = bytes(NODE_BYTES)
 EMPTY_ROOT_HASH: Final = bytes(32)

@@ -6,6 +6,10 @@ a sequence), *pending* updates that wait for others, and a *quarantine*.  For th
 keeps metadata and, per remote, an *outbox*: which documents hold local edits that the remote is
 not known to hold.
 
+A document lives one *life* after another (crdt_state/lineage.py).  The end of one and the beginning
+of the next are one write, which takes a sequence of its own, so that a deletion is something that
+comes after a sequence as an update does.  What is left of a deleted document is its *tombstone*.
+
 A document exists from the first write that leaves something in it (an update, a pending or
 quarantined one, a value) until `Forget`; a write that only takes away never creates one.
 That first write names its *creator*, an identity or None, who stays the same until `Forget`: a
@@ -29,6 +33,8 @@ That first write names its *creator*, an identity or None, who stays the same un
    metadata of the replica below `WATERMARKS` is gone.
 9. The commit that adds to a log also makes its document undigested, until a `SetLeaf` through its
    last sequence.  A leaf or node that no longer stands for what is stored is known as such.
+10. A document's life only ever becomes greater (`LifeOutdated`), and nothing of one life is read in
+    the next but what was set aside.
 
 Per scope a store also keeps a trie: each document's *leaf* in one of its *buckets*, and *nodes*
 above them.  What they are hashes of is the writer's business (crdt_state/merkle).
@@ -39,20 +45,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NewType, Protocol, TypeAlias
 
+from crdt_state.lineage import BORN
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from collections.abc import Sequence as Many
 
     from crdt_state.clocks import WallTime
     from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId, Scope
+    from crdt_state.lineage import Life
 
 __all__ = [
     "NOTHING",
+    "PEERS",
+    "UNKNOWN",
     "WATERMARKS",
     "Append",
     "Buckets",
     "Checkpoint",
     "ClearOutbox",
+    "DropAside",
     "Entry",
     "Finding",
     "Fold",
@@ -67,6 +79,7 @@ __all__ = [
     "Sequence",
     "SetAside",
     "SetLeaf",
+    "SetLife",
     "SetMetadata",
     "SetNodes",
     "StaleBuckets",
@@ -86,6 +99,12 @@ NOTHING = Sequence(0)
 WATERMARKS = "watermark/"
 """Metadata keys of the replica that begin so belong to one incarnation and end with it."""
 
+PEERS = "peer/"
+"""Remotes whose names begin so are owed lives alone: who dials us asks for updates by itself."""
+
+UNKNOWN = -1
+"""In the place of a sequence, of what was owed before there were such sequences."""
+
 
 # --- what is written -------------------------------------------------------------------------
 
@@ -98,6 +117,10 @@ class Append:
     at the sequence of the last of these updates (without updates: at the document's last, if it
     has any).  `released` are the numbers of pending entries that these updates came from; they
     leave the pending table in the same commit, and a number that is not there is passed over.
+
+    Beside an outbox entry stands through which sequence its remote held all of the document when
+    it was made: what came before these updates; without updates nothing, or with `is_again`, for a
+    remote that has lost what it held, all of it.
     """
 
     document: DocumentId
@@ -105,6 +128,7 @@ class Append:
     unsent_to: tuple[str, ...] = ()
     released: tuple[int, ...] = ()
     creator: str | None = None
+    is_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +174,14 @@ class SetAside:
 
 
 @dataclass(frozen=True, slots=True)
+class DropAside:
+    """Take entries out of a document's quarantine, by their numbers; a person has decided."""
+
+    document: DocumentId
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Fold:
     """Replace the log of `document` up to and including `through` by one update.
 
@@ -168,7 +200,7 @@ class Fold:
 class ClearOutbox:
     """The remote holds everything of `document` up to `through`.
 
-    An entry beyond `through` stays as it is.
+    An entry beyond `through` stays, for what came after it.
     """
 
     remote: str
@@ -187,8 +219,24 @@ class SetMetadata:
 
 
 @dataclass(frozen=True, slots=True)
+class SetLife:
+    """End the life of `document`, which then has `life`, and nothing but its quarantine.
+
+    This takes a sequence, which is the document's last until something is appended, and each of
+    `unsent_to` is owed it, nobody else.  `at` is kept of a deletion.  `creator` is whose it is from
+    now on.  Refused with `LifeOutdated` unless `life` is greater than the one that is stored.
+    """
+
+    document: DocumentId
+    life: Life
+    at: WallTime
+    unsent_to: tuple[str, ...] = ()
+    creator: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Forget:
-    """Remove every trace of `document`; its sequences are not given again."""
+    """Remove every trace of `document`, tombstone included; its sequences are not given again."""
 
     document: DocumentId
 
@@ -230,9 +278,11 @@ Write: TypeAlias = (
     | Hold
     | Release
     | SetAside
+    | DropAside
     | Fold
     | ClearOutbox
     | SetMetadata
+    | SetLife
     | Forget
     | SetLeaf
     | SetNodes
@@ -294,7 +344,11 @@ class OutboxEntry:
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
-    """All of a document, read in one transaction.  `last` is its greatest sequence ever."""
+    """All of a document, read in one transaction.  `last` is its greatest sequence ever.
+
+    `held` has every remote that is owed it, with the sequence through which that one held all of
+    it before (`UNKNOWN` where nobody kept that).
+    """
 
     document: DocumentId
     last: Sequence
@@ -303,6 +357,8 @@ class StoredDocument:
     pending: tuple[PendingEntry, ...] = ()
     metadata: dict[str, bytes] = field(default_factory=dict)
     creator: str | None = None
+    life: Life = BORN
+    held: dict[str, int] = field(default_factory=dict)
 
     def updates(self) -> list[bytes]:
         """The checkpoint, if any, and the log: together the durable document."""
@@ -322,6 +378,7 @@ class Summary:
     pending_updates: int
     quarantined_updates: int
     creator: str | None = None
+    is_deleted: bool = False
 
     def in_numbers(self) -> dict[str, str | int]:
         """Sizes as plain values, for JSON; the names are an interface.
@@ -439,12 +496,15 @@ class Store(Protocol):
         """
 
     async def summary(self, document: DocumentId) -> Summary | None:
-        """One line about a document."""
+        """One line about a document that is not deleted."""
 
     async def list(
-        self, *, prefix: str = "", after: str = "", limit: int = 1_000
+        self, *, prefix: str = "", after: str = "", limit: int = 1_000, with_deleted: bool = False
     ) -> tuple[Summary, ...]:
         """Lines about documents with this prefix behind `after`, in the order of ids."""
+
+    async def passed_tombstones(self, *, before: WallTime, limit: int) -> tuple[DocumentId, ...]:
+        """Documents deleted before then, owed to nobody, with nothing set aside; oldest first."""
 
     async def overgrown(self, *, updates: int, size: int, limit: int) -> tuple[DocumentId, ...]:
         """Documents whose log passes `updates` entries or `size` bytes, most bytes first."""

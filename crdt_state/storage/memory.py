@@ -14,18 +14,27 @@ import heapq
 from copy import copy
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from crdt_state.errors import DocumentClosed, FoldOutdated, StoreCorrupt, WriteInvalid
+from crdt_state.errors import (
+    DocumentClosed,
+    FoldOutdated,
+    LifeOutdated,
+    StoreCorrupt,
+    WriteInvalid,
+)
 from crdt_state.identifiers import draw_incarnation, draw_replica_id, scope_of
 from crdt_state.limits import DEFAULT_LIMITS, Limits
+from crdt_state.lineage import BORN, Life
 from crdt_state.storage.checksums import checksum, log_checksum, log_salt
 from crdt_state.storage.contract import (
     NOTHING,
+    PEERS,
     WATERMARKS,
     Append,
     Checkpoint,
     ClearOutbox,
+    DropAside,
     Entry,
     Finding,
     Fold,
@@ -40,6 +49,7 @@ from crdt_state.storage.contract import (
     Sequence,
     SetAside,
     SetLeaf,
+    SetLife,
     SetMetadata,
     SetNodes,
     StaleBuckets,
@@ -54,11 +64,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from collections.abc import Sequence as Many
 
+    from crdt_state.clocks import WallTime
     from crdt_state.errors import StoreError
     from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId, Scope
     from crdt_state.storage.contract import Buckets, Write
 
 __all__ = ["MemoryStore"]
+
+
+class _Owed(NamedTuple):
+    """What a remote is owed of a document, and through where it held all of it before."""
+
+    through: Sequence
+    since: int
 
 
 @dataclass(slots=True)
@@ -77,6 +95,8 @@ class _Kept:
     creator: str | None = None
     digested: Sequence = NOTHING
     leaf: SetLeaf | None = None
+    life: Life = BORN
+    deleted_at: WallTime | None = None
 
     def copy(self) -> _Kept:
         """A copy that shares only values that never change."""
@@ -93,6 +113,8 @@ class _Kept:
             self.creator,
             self.digested,
             self.leaf,
+            self.life,
+            self.deleted_at,
         )
 
     @property
@@ -123,7 +145,7 @@ class MemoryStore:
         self._is_new_incarnation = False
         self._documents: dict[DocumentId, _Kept] = {}
         self._metadata: dict[str, bytes] = {}
-        self._outbox: dict[tuple[str, DocumentId], Sequence] = {}
+        self._outbox: dict[tuple[str, DocumentId], _Owed] = {}
         self._remotes: set[str] = set()
         self._nodes: dict[tuple[Scope, int], bytes] = {}
         self._node_checksums: dict[tuple[Scope, int], int] = {}
@@ -172,12 +194,12 @@ class MemoryStore:
         self._metadata = {
             key: value for key, value in self._metadata.items() if not key.startswith(WATERMARKS)
         }
-        self._outbox = {
-            (remote, name): kept.last
-            for remote in self._remotes
-            for name, kept in self._documents.items()
-            if kept.last
-        }
+        before, self._outbox = self._outbox, {}
+        for remote in self._remotes:
+            for name, kept in self._documents.items():
+                if kept.last and (kept.life != BORN or not remote.startswith(PEERS)):
+                    owed = before.get((remote, name), _Owed(kept.last, kept.last))
+                    self._outbox[remote, name] = owed._replace(through=kept.last)
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -214,7 +236,7 @@ class MemoryStore:
     ) -> tuple[
         dict[DocumentId, _Kept],
         dict[str, bytes],
-        dict[tuple[str, DocumentId], Sequence],
+        dict[tuple[str, DocumentId], _Owed],
         set[str],
         dict[tuple[Scope, int], bytes],
         dict[tuple[Scope, int], int],
@@ -244,12 +266,18 @@ class MemoryStore:
                 self._release(document, numbers)
             case SetAside():
                 self._set_aside(write)
+            case DropAside(document, numbers):
+                self._drop_aside(document, numbers)
             case Fold():
                 self._fold(write)
             case ClearOutbox(remote, document, through):
                 self._remotes.add(remote)
-                if self._outbox.get((remote, document), through + 1) <= through:
+                owed = self._outbox.get((remote, document))
+                if owed is not None and owed.through <= through:
                     del self._outbox[remote, document]
+                elif owed is not None:
+                    since = max(owed.since, through)
+                    self._outbox[remote, document] = owed._replace(since=since)
             case SetMetadata():
                 self._set_metadata(write)
             case SetLeaf():
@@ -258,12 +286,13 @@ class MemoryStore:
                 self._set_nodes(write)
             case ForgetDigests():
                 self._forget_digests()
+            case SetLife():
+                self._set_life(write)
             case Forget(document):
                 forgotten = self._documents.pop(document, None)
                 if forgotten is not None and forgotten.leaf is not None:
                     self._add_stale(document, forgotten.leaf.bucket)
-                for entry in [key for key in self._outbox if key[1] == document]:
-                    del self._outbox[entry]
+                self._forget_outbox(document)
 
     def _born(self, document: DocumentId, creator: str | None) -> _Kept:
         kept = self._documents.get(document)
@@ -273,6 +302,7 @@ class MemoryStore:
 
     def _append(self, write: Append) -> None:
         self._release(write.document, write.released)
+        before = self._sequence
         if write.updates:
             kept = self._born(write.document, write.creator)
             salt = log_salt(write.document)
@@ -285,8 +315,11 @@ class MemoryStore:
         self._remotes.update(write.unsent_to)
         document = self._documents.get(write.document)
         if document is not None and document.last:
+            since = before if write.updates else document.last if write.is_again else NOTHING
             for remote in write.unsent_to:
-                self._outbox[remote, write.document] = document.last
+                known = self._outbox.get((remote, write.document))
+                held = since if known is None else min(known.since, since)
+                self._outbox[remote, write.document] = _Owed(document.last, held)
 
     def _release(self, document: DocumentId, numbers: tuple[int, ...]) -> None:
         kept = self._documents.get(document)
@@ -331,6 +364,37 @@ class MemoryStore:
             oldest = min(kept.quarantine)
             size -= len(kept.quarantine.pop(oldest).update)
             del kept.checksums["quarantine", oldest]
+
+    def _drop_aside(self, document: DocumentId, numbers: tuple[int, ...]) -> None:
+        kept = self._documents.get(document)
+        if kept is not None:
+            for number in numbers:
+                kept.quarantine.pop(number, None)
+                kept.checksums.pop(("quarantine", number), None)
+
+    def _set_life(self, write: SetLife) -> None:
+        document = write.document
+        kept = self._documents.get(document)
+        stored = BORN if kept is None else kept.life
+        if not stored < write.life:
+            raise LifeOutdated(f"{document!r} has {stored} by now, which {write.life} cannot end")
+        self._sequence = Sequence(self._sequence + 1)
+        begun = _Kept(self._sequence, self._sequence, creator=write.creator, life=write.life)
+        begun.deleted_at = write.at if write.life.is_deleted else None
+        begun.checksums["life", 0] = _life_checksum(document, begun)
+        if kept is not None:
+            begun.quarantine = kept.quarantine
+            for number in kept.quarantine:
+                begun.checksums["quarantine", number] = kept.checksums["quarantine", number]
+        self._documents[document] = begun
+        self._forget_outbox(document)
+        self._remotes.update(write.unsent_to)
+        for remote in write.unsent_to:
+            self._outbox[remote, document] = _Owed(self._sequence, self._sequence)
+
+    def _forget_outbox(self, document: DocumentId) -> None:
+        for entry in [key for key in self._outbox if key[1] == document]:
+            del self._outbox[entry]
 
     def _fold(self, write: Fold) -> None:
         kept = self._documents.get(write.document)
@@ -414,6 +478,12 @@ class MemoryStore:
             tuple(kept.pending[number] for number in sorted(kept.pending)),
             kept.metadata.copy(),
             kept.creator,
+            kept.life,
+            {
+                remote: owed.since
+                for (remote, name), owed in sorted(self._outbox.items())
+                if name == document
+            },
         )
 
     async def read_since(self, document: DocumentId, after: Sequence) -> tuple[Entry, ...]:
@@ -434,8 +504,8 @@ class MemoryStore:
         """What `remote` is not known to hold behind `after`, in the order of ids."""
         self._check_open()
         entries = [
-            OutboxEntry(remote, document, through)
-            for (to, document), through in self._outbox.items()
+            OutboxEntry(remote, document, owed.through)
+            for (to, document), owed in self._outbox.items()
             if to == remote and document > after
         ]
         return tuple(sorted(entries, key=lambda entry: entry.document)[:limit])
@@ -455,20 +525,40 @@ class MemoryStore:
         return tuple(sorted(found, key=lambda entry: entry.number)[:limit])
 
     async def summary(self, document: DocumentId) -> Summary | None:
-        """One line about a document."""
+        """One line about a document that is not deleted."""
         self._check_open()
         kept = self._documents.get(document)
-        return None if kept is None else _summary(document, kept)
+        return None if kept is None or kept.life.is_deleted else _summary(document, kept)
 
     async def list(
-        self, *, prefix: str = "", after: str = "", limit: int = 1_000
+        self, *, prefix: str = "", after: str = "", limit: int = 1_000, with_deleted: bool = False
     ) -> tuple[Summary, ...]:
         """Lines about documents with this prefix behind `after`, in the order of ids."""
         self._check_open()
-        names = (name for name in self._documents if name > after and name.startswith(prefix))
+        names = (
+            name
+            for name, kept in self._documents.items()
+            if name > after
+            and name.startswith(prefix)
+            and (with_deleted or not kept.life.is_deleted)
+        )
         return tuple(
             _summary(name, self._documents[name]) for name in heapq.nsmallest(limit, names)
         )
+
+    async def passed_tombstones(self, *, before: WallTime, limit: int) -> tuple[DocumentId, ...]:
+        """Documents deleted before then, owed to nobody, with nothing set aside; oldest first."""
+        self._check_open()
+        owed = {name for _, name in self._outbox}
+        found = [
+            (kept.deleted_at, kept.born, name)
+            for name, kept in self._documents.items()
+            if kept.deleted_at is not None
+            and kept.deleted_at < before
+            and not kept.quarantine
+            and name not in owed
+        ]
+        return tuple(name for _, _, name in sorted(found)[:limit])
 
     async def overgrown(self, *, updates: int, size: int, limit: int) -> tuple[DocumentId, ...]:
         """Documents whose log passes `updates` entries or `size` bytes, most bytes first."""
@@ -582,11 +672,18 @@ def _summary(document: DocumentId, kept: _Kept) -> Summary:
         len(kept.pending),
         len(kept.quarantine),
         kept.creator,
+        is_deleted=kept.life.is_deleted,
     )
+
+
+def _life_checksum(document: DocumentId, kept: _Kept) -> int:
+    return checksum("life", document, kept.deleted_at or 0, kept.life.encode())
 
 
 def _damages(document: DocumentId, kept: _Kept) -> Iterator[StoreCorrupt]:
     expected = kept.checksums
+    if expected.get(("life", 0), 0) != (kept.life != BORN and _life_checksum(document, kept)):
+        yield _damage("life", document, 0)
     point = kept.checkpoint
     if point is not None and expected["checkpoint", 0] != checksum(
         "checkpoint", document, point.through, point.state, point.head

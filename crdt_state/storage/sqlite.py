@@ -45,6 +45,7 @@ from crdt_state.storage.sqlite_identity import (
 )
 from crdt_state.storage.sqlite_reading import (
     list_overgrown,
+    list_passed_tombstones,
     list_summaries,
     read_document,
     read_outbox,
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence as Many
     from random import Random
 
+    from crdt_state.clocks import WallTime
     from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId, Scope
     from crdt_state.storage.contract import (
         Buckets,
@@ -327,14 +329,18 @@ class SqliteStore:
         return await self._read(read_quarantine, document, after, limit)
 
     async def summary(self, document: DocumentId) -> Summary | None:
-        """One line about a document."""
+        """One line about a document that is not deleted."""
         return await self._read_of(document, read_summary, document)
 
     async def list(
-        self, *, prefix: str = "", after: str = "", limit: int = 1_000
+        self, *, prefix: str = "", after: str = "", limit: int = 1_000, with_deleted: bool = False
     ) -> tuple[Summary, ...]:
         """Lines about documents with this prefix behind `after`, in the order of ids."""
-        return await self._read(list_summaries, prefix, after, limit)
+        return await self._read(list_summaries, prefix, after, limit, with_deleted=with_deleted)
+
+    async def passed_tombstones(self, *, before: WallTime, limit: int) -> tuple[DocumentId, ...]:
+        """Documents deleted before then, owed to nobody, with nothing set aside; oldest first."""
+        return await self._read(list_passed_tombstones, before, limit)
 
     async def overgrown(self, *, updates: int, size: int, limit: int) -> tuple[DocumentId, ...]:
         """Documents whose log passes `updates` entries or `size` bytes, most bytes first."""

@@ -16,7 +16,7 @@ from crdt_state.identifiers import (
     draw_replica_id,
 )
 from crdt_state.storage.checksums import checksum
-from crdt_state.storage.contract import WATERMARKS
+from crdt_state.storage.contract import PEERS, WATERMARKS
 from crdt_state.storage.sidecar import agrees, bare, draw_token
 from crdt_state.storage.sqlite_connection import transaction
 
@@ -129,9 +129,12 @@ def begin_incarnation(connection: Connection, incarnation: Incarnation, marks: b
     """
     with transaction(connection, is_writing=True):
         connection.execute(
-            "INSERT OR REPLACE INTO outbox (remote, document, through) "
-            "SELECT remotes.id, documents.id, documents.last FROM remotes, documents "
-            "WHERE documents.last > 0"
+            "INSERT INTO outbox (remote, document, through, since) "
+            "SELECT remotes.id, documents.id, documents.last, documents.last "
+            "FROM remotes, documents WHERE documents.last > 0 "
+            "AND (life IS NOT NULL OR substr(remotes.name, 1, ?) <> ?) "
+            "ON CONFLICT (remote, document) DO UPDATE SET through = excluded.through",
+            (len(PEERS), PEERS),
         )
         connection.execute(
             "DELETE FROM replica_values WHERE substr(key, 1, ?) = ?", (len(WATERMARKS), WATERMARKS)

@@ -5,10 +5,13 @@ A damaged value raises `StoreCorrupt` with its document and sequence; nothing da
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from crdt_state.errors import StoreCorrupt
 from crdt_state.identifiers import DocumentId
+from crdt_state.lib0 import CodingError
+from crdt_state.lineage import BORN, Life
 from crdt_state.storage.checksums import checksum, log_checksum, log_salt
 from crdt_state.storage.contract import (
     Checkpoint,
@@ -26,15 +29,19 @@ from crdt_state.storage.sqlite_log import find_log, follow_log
 from crdt_state.storage.sqlite_schema import OVERGROWN, OVERGROWN_BYTES, OVERGROWN_UPDATES
 
 if TYPE_CHECKING:
+    from crdt_state.clocks import WallTime
     from crdt_state.storage.sqlite_connection import Connection
     from crdt_state.storage.sqlite_log import Log
 
 __all__ = [
     "end_of",
+    "life_of",
     "list_overgrown",
+    "list_passed_tombstones",
     "list_summaries",
     "read_checkpoint",
     "read_document",
+    "read_life",
     "read_log",
     "read_outbox",
     "read_pending",
@@ -47,7 +54,7 @@ __all__ = [
 ]
 
 SUMMARY = """SELECT name, last, log_updates, log_bytes, checkpoint_bytes, pending_updates,
-    quarantined_updates, creator FROM documents"""
+    quarantined_updates, creator, deleted_at IS NOT NULL FROM documents"""
 
 
 def read_document(connection: Connection, document: DocumentId) -> StoredDocument | None:
@@ -57,8 +64,10 @@ def read_document(connection: Connection, document: DocumentId) -> StoredDocumen
         if log is None:
             return None
         row_id = log.document
-        creator, updates = connection.execute(
-            "SELECT creator, log_updates FROM documents WHERE id = ?", (row_id,)
+        creator, updates, *life = connection.execute(
+            "SELECT creator, log_updates, life, life_checksum, deleted_at FROM documents "
+            "WHERE id = ?",
+            (row_id,),
         ).fetchone()
         entries = read_log(connection, log)
         if len(entries) != updates:
@@ -75,6 +84,8 @@ def read_document(connection: Connection, document: DocumentId) -> StoredDocumen
             read_pending(connection, row_id, document),
             read_values(connection, row_id, document),
             creator,
+            life_of(document, *life),
+            read_held(connection, row_id),
         )
 
 
@@ -96,6 +107,43 @@ def read_checkpoint(connection: Connection, row_id: int, document: DocumentId) -
     if checksum("checkpoint", document, through, state, head) != expected:
         raise _damage("checkpoint", document, through)
     return Checkpoint(state, head, Sequence(through))
+
+
+def read_life(connection: Connection, row_id: int, document: DocumentId) -> Life:
+    """The life of the document with this row id."""
+    row = connection.execute(
+        "SELECT life, life_checksum, deleted_at FROM documents WHERE id = ?", (row_id,)
+    ).fetchone()
+    return life_of(document, *row)
+
+
+def life_of(
+    document: DocumentId, life: bytes | None, expected: int | None, deleted_at: int | None
+) -> Life:
+    """What the columns of a document say of its life."""
+    if life is None and expected is None and deleted_at is None:
+        return BORN
+    try:
+        found = Life.decode(life or b"")
+    except CodingError:
+        found = BORN
+    if (
+        found.is_deleted != (deleted_at is not None)
+        or checksum("life", document, deleted_at or 0, life or b"") != expected
+    ):
+        raise _damage("life", document, 0)
+    return found
+
+
+def read_held(connection: Connection, row_id: int) -> dict[str, int]:
+    """Who is owed the document with this row id, and through which sequence each held it all."""
+    # Through the remotes, because the key of an outbox entry begins with one.
+    rows = connection.execute(
+        "SELECT name, since FROM remotes CROSS JOIN outbox ON remote = remotes.id "
+        "AND document = ? ORDER BY name",
+        (row_id,),
+    )
+    return dict(rows.fetchall())
 
 
 def read_log(connection: Connection, log: Log) -> tuple[Entry, ...]:
@@ -185,8 +233,10 @@ def read_quarantine(
 
 def read_summary(connection: Connection, document: DocumentId) -> Summary | None:
     """One line about a document."""
-    row = connection.execute(f"{SUMMARY} WHERE name = ?", (document,)).fetchone()
-    return None if row is None else Summary(*row)
+    row = connection.execute(
+        f"{SUMMARY} WHERE name = ? AND deleted_at IS NULL", (document,)
+    ).fetchone()
+    return None if row is None else _summary(row)
 
 
 def read_usage(connection: Connection, identity: str) -> Usage:
@@ -200,8 +250,13 @@ def read_usage(connection: Connection, identity: str) -> Usage:
     return Usage(*row)
 
 
+def _summary(row: tuple[Any, ...]) -> Summary:
+    line, is_deleted = row[:-1], bool(row[-1])
+    return replace(Summary(*line), is_deleted=is_deleted)
+
+
 def list_summaries(
-    connection: Connection, prefix: str, after: str, limit: int
+    connection: Connection, prefix: str, after: str, limit: int, *, with_deleted: bool
 ) -> tuple[Summary, ...]:
     """Lines about the documents with this prefix behind `after`."""
     # One lower bound: of two, SQLite may seek to the lesser and pass over all in between.
@@ -210,10 +265,25 @@ def list_summaries(
     if end is not None:
         where += " AND name < ?"
         parameters.append(end)
+    if not with_deleted:
+        where += " AND deleted_at IS NULL"
     rows = connection.execute(
         f"{SUMMARY} WHERE {where} ORDER BY name LIMIT ?", (*parameters, limit)
     ).fetchall()
-    return tuple(Summary(*row) for row in rows)
+    return tuple(map(_summary, rows))
+
+
+def list_passed_tombstones(
+    connection: Connection, before: WallTime, limit: int
+) -> tuple[DocumentId, ...]:
+    """Documents deleted before then that nobody is owed and of which nothing is set aside."""
+    rows = connection.execute(
+        "SELECT name FROM documents WHERE deleted_at IS NOT NULL AND deleted_at < ? "
+        "AND quarantined_updates = 0 AND NOT EXISTS (SELECT 1 FROM remotes CROSS JOIN outbox "
+        "ON remote = remotes.id AND document = documents.id) ORDER BY deleted_at, born LIMIT ?",
+        (before, limit),
+    ).fetchall()
+    return tuple(DocumentId(row[0]) for row in rows)
 
 
 def list_overgrown(

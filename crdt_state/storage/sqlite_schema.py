@@ -24,6 +24,9 @@
         place           INTEGER  scope x 262,144 + bucket; NULL without a leaf, as are the rest
         leaf, deep_digest        BLOB
         leaf_checksum   INTEGER
+        life            BLOB     Life.encode of lineage.py; NULL for the life that it was born with
+        life_checksum   INTEGER  over it and deleted_at
+        deleted_at      INTEGER  when the life was ended, as far as known here; NULL while it lives
 
     log             one row an update, in the order of commits
         sequence        INTEGER  the key: appending always writes at the end of the table
@@ -40,7 +43,8 @@
     replica_values  key, content, checksum
     remotes         id, name: every remote ever named; they outlive their outbox, because a
                     new incarnation owes every document to each of them
-    outbox          remote, document, through
+    outbox          remote, document, through, since: through which sequence the remote held all
+                    of the document before it was owed, -1 where nobody kept that
 
     scopes          id, name: every scope that has had a leaf
     trie_nodes      place (scope x 8,192 + number), checksum, content: 64 hashes of 16 bytes
@@ -49,7 +53,8 @@
 
 Formats: 1 was without `creator` and `pending_bytes` of documents, and the index on the former;
 1 and 2 had no `previous`, and an index of the log by document in its place; up to 3 there were no
-digests and tries.
+digests and tries, and up to 4 no lives (`life`, `life_checksum` and `deleted_at` of documents, the
+index on the last, and `since` of outbox).
 
 Checksums are those of checksums.py, over the document's *name*, the sequence, number or key,
 and the bytes.  Integers are SQLite's (64 bits, signed); texts are UTF-8 in document order
@@ -197,6 +202,15 @@ VERSION_4 = (
     ) STRICT""",
 )
 
+VERSION_5 = (
+    "ALTER TABLE documents ADD COLUMN life BLOB",
+    "ALTER TABLE documents ADD COLUMN life_checksum INTEGER",
+    "ALTER TABLE documents ADD COLUMN deleted_at INTEGER",
+    "CREATE INDEX documents_deleted ON documents (deleted_at) WHERE deleted_at IS NOT NULL",
+    # What was owed before this was kept may be all of it, or the last word of it alone.
+    "ALTER TABLE outbox ADD COLUMN since INTEGER NOT NULL DEFAULT -1",
+)
+
 
 def _create(connection: Connection) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -219,11 +233,17 @@ def _add_tries(connection: Connection) -> None:
         connection.execute(statement)
 
 
+def _add_lives(connection: Connection) -> None:
+    for statement in VERSION_5:
+        connection.execute(statement)
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create,
     _add_creators,
     _link_log,
     _add_tries,
+    _add_lives,
 )
 """The migration at index n makes version n + 1 of version n; 0 is an empty file."""
 

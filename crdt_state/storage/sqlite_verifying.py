@@ -17,6 +17,7 @@ from crdt_state.storage.sqlite_identity import read_fact
 from crdt_state.storage.sqlite_log import find_log
 from crdt_state.storage.sqlite_reading import (
     read_checkpoint,
+    read_life,
     read_log,
     read_pending,
     read_quarantine,
@@ -129,7 +130,8 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
     with transaction(connection, is_writing=False):
         kept = connection.execute(
             "SELECT last, log_updates, log_bytes, checkpoint_bytes, pending_updates, "
-            "quarantined_updates, quarantined_bytes, pending_bytes FROM documents "
+            "quarantined_updates, quarantined_bytes, pending_bytes, deleted_at IS NOT NULL "
+            "FROM documents "
             "WHERE id = ? AND name = ?",
             (row_id, name),
         ).fetchone()
@@ -144,6 +146,7 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
             yield Finding(name, str(error))
         else:
             in_log = len(entries), sum(len(entry.update) for entry in entries)
+        yield from _found(name, partial(_read_only, read_life, connection, row_id, name))
         yield from _found(name, partial(_read_only, read_checkpoint, connection, row_id, name))
         yield from _found(name, partial(_read_only, read_pending, connection, row_id, name))
         yield from _found(name, partial(_read_only, read_values, connection, row_id, name))
@@ -167,7 +170,7 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
             "AND remote IN (SELECT id FROM remotes)",
             (row_id,),
         ).fetchone()
-    last, _, _, point_bytes, held, set_aside, aside_bytes, held_bytes = kept
+    last, _, _, point_bytes, held, set_aside, aside_bytes, held_bytes, is_deleted = kept
     for what, says, counted in (
         ("log_updates", updates_in_log, in_log[0]),
         ("log_bytes", bytes_in_log, in_log[1]),
@@ -179,6 +182,8 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
     ):
         if says != counted:
             yield Finding(name, f"{what} is {says:,}, but the rows count {counted:,}")
+    if is_deleted and (in_log[0] or point[0] or pending[0]):
+        yield Finding(name, "it is deleted, but has content")
     if owed[0] > last:
         yield Finding(name, f"its outbox reaches {owed[0]}, beyond its last sequence {last}")
 

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crdt_state.errors import FoldOutdated, WriteInvalid
+from crdt_state.errors import FoldOutdated, LifeOutdated, WriteInvalid
+from crdt_state.lineage import BORN
 from crdt_state.storage.checksums import checksum, log_checksum, log_salt
 from crdt_state.storage.contract import (
     Append,
     ClearOutbox,
+    DropAside,
     Fold,
     Forget,
     ForgetDigests,
@@ -26,12 +28,14 @@ from crdt_state.storage.contract import (
     Sequence,
     SetAside,
     SetLeaf,
+    SetLife,
     SetMetadata,
     SetNodes,
 )
 from crdt_state.storage.sqlite_connection import execute_rows, query_rows, transaction
 from crdt_state.storage.sqlite_identity import read_fact, write_fact
 from crdt_state.storage.sqlite_log import count_log, cut_log, find_log
+from crdt_state.storage.sqlite_reading import life_of
 from crdt_state.storage.sqlite_tries import forget_digests, mark_stale, set_leaf, set_nodes
 from crdt_state.storage.validity import CONDITIONAL
 
@@ -58,13 +62,17 @@ GROW_DOCUMENTS = """
     FROM (VALUES ROWS) AS grown WHERE id = grown.column1"""
 INSERT_UPDATES = "INSERT INTO log (sequence, document, checksum, content, previous) VALUES ROWS"
 # Nothing is selected, hence nothing owed, for a document that has no update.  CROSS JOIN keeps
-# the order: the pairs are gone through, the names are looked up.
+# the order: the pairs are gone through, the names are looked up.  The third column is the sequence
+# through which the remote holds it all; NULL, through the last.
 OWE = """
-    INSERT OR REPLACE INTO outbox (remote, document, through)
-    SELECT remotes.id, documents.id, documents.last FROM (VALUES ROWS) AS owed
+    INSERT INTO outbox (remote, document, through, since)
+    SELECT remotes.id, documents.id, documents.last, coalesce(owed.column3, documents.last)
+    FROM (VALUES ROWS) AS owed
     CROSS JOIN remotes ON remotes.name = owed.column1
     CROSS JOIN documents ON documents.name = owed.column2
-    WHERE documents.last > 0"""
+    WHERE documents.last > 0
+    ON CONFLICT (remote, document) DO UPDATE SET through = excluded.through,
+        since = min(since, excluded.since)"""
 
 
 def commit_group(connection: Connection, calls: Many[Many[Write]], limits: Limits) -> list[Outcome]:
@@ -105,9 +113,10 @@ class _Group:
         self.limits = limits
         self.sequence = self.sequence_before = _count(read_fact(connection, "sequence"))
         self.number = self.number_before = _count(read_fact(connection, "number"))
-        # Collected until `write_out`: what each document grows by, and who is owed which.
+        # Collected until `write_out`: what each document grows by; who is owed which, and through
+        # where they hold it.
         self.grown: dict[DocumentId, _Growth] = {}
-        self.owed: dict[tuple[str, DocumentId], None] = {}
+        self.owed: dict[tuple[str, DocumentId], int | None] = {}
 
     def carry_out(self, call: Many[Write]) -> Outcome:
         """One call, whole or not at all."""
@@ -115,7 +124,7 @@ class _Group:
             if type(write) in CONDITIONAL:
                 return self.try_out(call)
         for write in call:
-            if type(write) is Append and not write.released:
+            if type(write) is Append and not write.released and not write.is_again:
                 self.collect(write)
             else:
                 self.write_out()
@@ -153,6 +162,7 @@ class _Group:
     def collect(self, write: Append) -> None:
         """Give the updates their sequences; they are written by `write_out`."""
         document = write.document
+        before = self.sequence if write.updates else None if write.is_again else 0
         if write.updates:
             sequence = self.sequence
             growth = self.grown.get(document)
@@ -165,7 +175,10 @@ class _Group:
                 growth.size += len(update)
             self.sequence = sequence
         for remote in write.unsent_to:
-            self.owed[remote, document] = None
+            known = self.owed.get((remote, document), before)
+            # None stands for the last, and is never collected together with others.
+            is_lower = known is not None and before is not None and known < before
+            self.owed[remote, document] = known if is_lower else before
 
     def write_out(self) -> None:
         """Write what was collected."""
@@ -196,7 +209,12 @@ class _Group:
                 "(?)",
                 [(remote,) for remote in dict.fromkeys(remote for remote, _ in self.owed)],
             )
-            execute_rows(self.connection, OWE, "(?, ?)", list(self.owed))
+            execute_rows(
+                self.connection,
+                OWE,
+                "(?, ?, ?)",
+                [(remote, document, since) for (remote, document), since in self.owed.items()],
+            )
             self.owed = {}
 
     def ends_of(self, names: list[DocumentId]) -> dict[str, tuple[int, int]]:
@@ -209,7 +227,7 @@ class _Group:
         )
         return {name: (row_id, last) for name, row_id, last in rows}
 
-    def one(self, write: Write) -> None:
+    def one(self, write: Write) -> None:  # noqa: C901, PLR0912 - a table
         """Any write; what was collected before it has been written out."""
         match write:
             case Append():
@@ -222,12 +240,16 @@ class _Group:
                 self.release(document, numbers)
             case SetAside():
                 self.set_aside(write)
+            case DropAside(document, numbers):
+                self.drop_aside(document, numbers)
             case Fold():
                 self.fold(write)
             case ClearOutbox(remote, document, through):
                 self.clear_outbox(remote, document, through)
             case SetMetadata():
                 self.set_metadata(write)
+            case SetLife():
+                self.set_life(write)
             case Forget(document):
                 self.forget(document)
             case SetLeaf():
@@ -350,6 +372,59 @@ class _Group:
             entries > self.limits.quarantine_entries_max or size > self.limits.quarantine_bytes_max
         )
 
+    def drop_aside(self, document: DocumentId, numbers: tuple[int, ...]) -> None:
+        """Take entries out of quarantine."""
+        row_id = self.known(document) if numbers else None
+        if row_id is None:
+            return
+        execute_rows(
+            self.connection,
+            "DELETE FROM quarantine WHERE (document, number) IN (VALUES ROWS)",
+            "(?, ?)",
+            [(row_id, number) for number in numbers],
+        )
+        self.connection.execute(
+            "UPDATE documents SET (quarantined_updates, quarantined_bytes) = "
+            "(SELECT count(*), coalesce(sum(length(content)), 0) FROM quarantine "
+            "WHERE document = ?) WHERE id = ?",
+            (row_id, row_id),
+        )
+
+    def set_life(self, write: SetLife) -> None:
+        """End one life of a document, and begin the next."""
+        document = write.document
+        row = self.connection.execute(
+            "SELECT life, life_checksum, deleted_at FROM documents WHERE name = ?", (document,)
+        ).fetchone()
+        stored = BORN if row is None else life_of(document, *row)
+        if not stored < write.life:
+            raise LifeOutdated(f"{document!r} has {stored} by now, which {write.life} cannot end")
+        self.sequence += 1
+        row_id = self.born(document, write.creator)
+        self.forget_log(document)
+        for table in ("checkpoints", "pending", "document_values"):
+            self.connection.execute(f"DELETE FROM {table} WHERE document = ?", (row_id,))  # noqa: S608
+        self.forget_outbox(row_id)
+        life = write.life.encode()
+        deleted_at = write.at if write.life.is_deleted else None
+        self.connection.execute(
+            "UPDATE documents SET born = ?, last = ?, log_updates = 0, log_bytes = 0, "
+            "checkpoint_bytes = 0, pending_updates = 0, pending_bytes = 0, creator = ?, "
+            "life = ?, life_checksum = ?, deleted_at = ? WHERE id = ?",
+            (
+                self.sequence,
+                self.sequence,
+                write.creator,
+                life,
+                checksum("life", document, deleted_at or 0, life),
+                deleted_at,
+                row_id,
+            ),
+        )
+        for remote in write.unsent_to:
+            self.owed[remote, document] = None
+        self.write_out()
+
     def fold(self, write: Fold) -> None:
         """Replace the beginning of a log by a checkpoint."""
         log = find_log(self.connection, write.document)
@@ -388,6 +463,12 @@ class _Group:
             "DELETE FROM outbox WHERE remote = (SELECT id FROM remotes WHERE name = ?) "
             "AND document = (SELECT id FROM documents WHERE name = ?) AND through <= ?",
             (remote, document, through),
+        )
+        self.connection.execute(
+            "UPDATE outbox SET since = ? "
+            "WHERE remote = (SELECT id FROM remotes WHERE name = ?) "
+            "AND document = (SELECT id FROM documents WHERE name = ?) AND since < ?",
+            (through, remote, document, through),
         )
 
     def set_metadata(self, write: SetMetadata) -> None:
@@ -428,12 +509,16 @@ class _Group:
         self.forget_log(document)
         for table in ("checkpoints", "pending", "quarantine", "document_values"):
             self.connection.execute(f"DELETE FROM {table} WHERE document = ?", (row_id,))  # noqa: S608
+        self.forget_outbox(row_id)
+        self.connection.execute("DELETE FROM documents WHERE id = ?", (row_id,))
+
+    def forget_outbox(self, row_id: int) -> None:
+        """Owe nobody anything of a document."""
         # Through the remotes, because the key of an outbox entry begins with one.
         self.connection.execute(
             "DELETE FROM outbox WHERE document = ? AND remote IN (SELECT id FROM remotes)",
             (row_id,),
         )
-        self.connection.execute("DELETE FROM documents WHERE id = ?", (row_id,))
 
     def forget_log(self, document: DocumentId) -> None:
         """Remove every row of a document's log, also where its chain is broken."""

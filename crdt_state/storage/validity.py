@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crdt_state.errors import WriteInvalid
+from crdt_state.lineage import Life
 from crdt_state.storage.contract import (
     Append,
     ClearOutbox,
+    DropAside,
     Fold,
     Forget,
     ForgetDigests,
@@ -20,6 +22,7 @@ from crdt_state.storage.contract import (
     Release,
     SetAside,
     SetLeaf,
+    SetLife,
     SetMetadata,
     SetNodes,
 )
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BUCKETS", "CONDITIONAL", "NODES", "checked_bytes"]
 
-CONDITIONAL = frozenset({Fold, Hold})
+CONDITIONAL = frozenset({Fold, Hold, SetLife})
 """Writes that what is stored can still refuse; an engine needs a way back out of their calls."""
 
 BUCKETS = 64**3
@@ -72,7 +75,7 @@ def _append(write: Append, limits: Limits) -> int:
     return total
 
 
-def _other(write: Write, limits: Limits) -> int:  # noqa: PLR0911 - one line for each kind
+def _other(write: Write, limits: Limits) -> int:  # noqa: C901, PLR0911, PLR0912 - a table
     match write:
         case Hold(document, number, update, source, at, creator):
             _texts(document=document, source=source)
@@ -80,7 +83,7 @@ def _other(write: Write, limits: Limits) -> int:  # noqa: PLR0911 - one line for
             _integer("number", number)
             _integer("at", at)
             return _blob("update", update, limits)
-        case Release(document, numbers):
+        case Release(document, numbers) | DropAside(document, numbers):
             _text("document", document)
             for number in numbers:
                 _integer("numbers", number)
@@ -105,6 +108,14 @@ def _other(write: Write, limits: Limits) -> int:  # noqa: PLR0911 - one line for
             if document is not None:
                 _text("document", document)
             return 0 if value is None else _blob("value", value, limits)
+        case SetLife(document, life, at, unsent_to, creator):
+            _text("document", document)
+            _life(life)
+            _integer("at", at)
+            for remote in unsent_to:
+                _text("unsent_to", remote)
+            _creator(creator)
+            return 0
         case Forget(document):
             _text("document", document)
             return 0
@@ -151,6 +162,11 @@ def _texts(**fields: str) -> None:
 def _creator(creator: str | None) -> None:
     if creator is not None:
         _text("creator", creator)
+
+
+def _life(life: object) -> None:
+    if not isinstance(life, Life):
+        raise WriteInvalid(f"life must be a Life, not a {type(life).__name__}")
 
 
 def _text(name: str, value: object) -> None:

@@ -23,6 +23,7 @@ from crdt_state.storage.sqlite_identity import (
 )
 from crdt_state.storage.sqlite_reading import (
     list_overgrown,
+    list_passed_tombstones,
     list_summaries,
     read_document,
     read_outbox,
@@ -146,9 +147,13 @@ class ApswStore:
         self._check_open()
         return read_summary(self.connection, document)
 
-    async def list(self, *, prefix="", after="", limit=1_000):
+    async def passed_tombstones(self, *, before, limit):
         self._check_open()
-        return list_summaries(self.connection, prefix, after, limit)
+        return list_passed_tombstones(self.connection, before, limit)
+
+    async def list(self, *, prefix="", after="", limit=1_000, with_deleted=False):
+        self._check_open()
+        return list_summaries(self.connection, prefix, after, limit, with_deleted=with_deleted)
 
     async def overgrown(self, *, updates, size, limit):
         self._check_open()

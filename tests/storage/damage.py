@@ -14,13 +14,14 @@ TABLES = {
     "pending": ("pending", "content", "number"),
     "quarantine": ("quarantine", "content", "number"),
     "value": ("document_values", "content", "key"),
+    "life": ("documents", "life", "id"),
 }
 
 OF_TRIES = {"leaf": ("documents", "leaf"), "node": ("trie_nodes", "content")}
 
 
 def flip_a_bit(connection: Connection, kind: str, document: DocumentId) -> None:
-    """Flip the lowest bit of the first byte of the document's first value of this kind."""
+    """Flip the lowest bit of the first value of a kind: of its last byte, in a trie its first."""
     if kind in OF_TRIES:
         table, column = OF_TRIES[kind]
         row_id, content = connection.execute(
@@ -32,8 +33,9 @@ def flip_a_bit(connection: Connection, kind: str, document: DocumentId) -> None:
     table, column, order = TABLES[kind]
     row_id, content = connection.execute(
         f"SELECT rowid, {column} FROM {table} "
-        f"WHERE document = (SELECT id FROM documents WHERE name = ?) ORDER BY {order}",
+        f"WHERE {'id' if kind == 'life' else 'document'} = "
+        f"(SELECT id FROM documents WHERE name = ?) ORDER BY {order}",
         (document,),
     ).fetchone()
-    damaged = bytes([content[0] ^ 1]) + content[1:]
+    damaged = content[:-1] + bytes([content[-1] ^ 1])
     connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (damaged, row_id))

@@ -12,14 +12,25 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from crdt_state.clocks import WallTime
-from crdt_state.errors import DocumentClosed, FoldOutdated, StoreCorrupt, StoreFull, WriteInvalid
+from crdt_state.errors import (
+    DocumentClosed,
+    FoldOutdated,
+    LifeOutdated,
+    StoreCorrupt,
+    StoreFull,
+    WriteInvalid,
+)
 from crdt_state.identifiers import document_id
 from crdt_state.limits import Limits
+from crdt_state.lineage import BORN, Life, Lineage
 from crdt_state.storage.contract import (
+    PEERS,
+    UNKNOWN,
     WATERMARKS,
     Append,
     Checkpoint,
     ClearOutbox,
+    DropAside,
     Entry,
     Fold,
     Forget,
@@ -30,6 +41,7 @@ from crdt_state.storage.contract import (
     Release,
     Sequence,
     SetAside,
+    SetLife,
     SetMetadata,
     Summary,
     Usage,
@@ -45,6 +57,9 @@ OTHER = document_id("notes/tomorrow")
 HUB = "wss://hub.example"
 HOME = "wss://home.example"
 NOON = WallTime(1_700_000_000_000_000)
+SECOND = Life(Lineage(b"\0\5" + b"2" * 14))
+THIRD = Life(Lineage(b"\0\5" + b"3" * 14))
+PEER = PEERS + "ada"
 SMALL = Limits(quarantine_entries_max=3, quarantine_bytes_max=1_000, stored_bytes_max=100_000)
 
 
@@ -106,7 +121,7 @@ class StoreContract(TrieContract):
 
     async def test_everything_is_there_after_reopening(self, opened: Opened) -> None:
         store = opened.store
-        await store.write(everything())
+        await store.write([*everything(), SetLife(OTHER, SECOND.deleted(), NOON, (HUB,))])
         before = await contents(store)
         assert before["documents"], "there must be something to compare"
         after = await contents(await opened.reopen())
@@ -313,6 +328,11 @@ class StoreContract(TrieContract):
             Fold(NOTES, b"a", None, Sequence(1)),  # type: ignore[arg-type]
             ClearOutbox(HUB, NOTES, "1"),  # type: ignore[arg-type]
             SetMetadata("key", bytearray(b"a")),  # type: ignore[arg-type]
+            SetLife(NOTES, b"\0", NOON),  # type: ignore[arg-type]
+            SetLife(NOTES, SECOND, WallTime(-1)),
+            SetLife(NOTES, SECOND, NOON, (7,)),  # type: ignore[arg-type]
+            SetLife(NOTES, BORN, NOON),
+            DropAside(NOTES, (-1,)),
             "not a write",
         ],
         ids=lambda write: repr(write)[:40],
@@ -653,6 +673,149 @@ class StoreContract(TrieContract):
                 await store.write([write])
         assert await store.list() == ()
 
+    # --- 9: lives ----------------------------------------------------------------------------
+
+    async def test_a_document_is_born_with_the_life_that_is_the_same_everywhere(
+        self, store: Store
+    ) -> None:
+        await store.write([Append(NOTES, (b"a",))])
+        assert (await read(store, NOTES)).life == BORN
+
+    async def test_a_new_life_has_nothing_of_the_one_before_but_what_was_set_aside(
+        self, opened: Opened
+    ) -> None:
+        store = opened.store
+        await store.write([*everything(), Append(OTHER, (b"kept",), (HUB,))])
+        kept = await read(store, OTHER)
+        set_aside = await store.quarantine(NOTES)
+        last = await store.write([SetLife(NOTES, SECOND, NOON, (HOME,), "bob")])
+        assert last == kept.last + 1, "the change is something that comes after a sequence"
+        for _ in range(2):
+            stored = await read(store, NOTES)
+            assert (stored.life, stored.last, stored.creator) == (SECOND, last, "bob")
+            assert stored.updates() == []
+            assert (stored.pending, stored.metadata) == ((), {})
+            assert await store.quarantine(NOTES) == set_aside != ()
+            assert [entry.document for entry in await store.outbox(HUB)] == [OTHER]
+            assert await store.outbox(HOME) == (OutboxEntry(HOME, NOTES, last),)
+            assert await read(store, OTHER) == kept
+            assert await findings(store) == []
+            store = await opened.reopen()
+        await store.write([Append(NOTES, (b"new",), (HUB,))])
+        stored = await read(store, NOTES)
+        assert stored.updates() == [b"new"]
+        assert stored.held == {HOME: last, HUB: last}
+        assert await findings(store) == []
+
+    async def test_a_deleted_document_is_in_no_list_and_its_tombstone_is_still_owed(
+        self, opened: Opened
+    ) -> None:
+        store = opened.store
+        await store.write([Append(NOTES, (b"a",), creator="ada"), Append(OTHER, (b"b",))])
+        await store.write([SetLife(NOTES, BORN.deleted(), NOON, (HUB, PEER))])
+        for _ in range(2):
+            assert [line.document for line in await store.list()] == [OTHER]
+            everyone = await store.list(with_deleted=True)
+            assert [(line.document, line.is_deleted) for line in everyone] == [
+                (NOTES, True),
+                (OTHER, False),
+            ]
+            assert await store.summary(NOTES) is None
+            assert (await read(store, NOTES)).life == BORN.deleted()
+            assert await store.usage("ada") == Usage(0, 0)
+            for remote in (HUB, PEER):
+                assert await store.outbox(remote) == (OutboxEntry(remote, NOTES, Sequence(3)),)
+            assert await findings(store) == []
+            store = await opened.reopen()
+
+    async def test_a_life_only_ever_becomes_greater(self, store: Store) -> None:
+        await store.write([SetLife(NOTES, SECOND, NOON), Append(NOTES, (b"a",))])
+        for life in (BORN, BORN.deleted(), SECOND):
+            with pytest.raises(LifeOutdated):
+                await store.write([Append(OTHER, (b"b",)), SetLife(NOTES, life, NOON)])
+        assert (await read(store, NOTES)).updates() == [b"a"]
+        assert await store.read(OTHER) is None
+        for life in (SECOND.deleted(), THIRD, THIRD.deleted()):
+            await store.write([SetLife(NOTES, life, NOON)])
+            assert (await read(store, NOTES)).life == life
+
+    async def test_a_fold_of_an_earlier_life_is_refused(self, store: Store) -> None:
+        await store.write([Append(NOTES, (b"old",)), SetLife(NOTES, SECOND, NOON)])
+        for through in (1, 2):
+            with pytest.raises(FoldOutdated):
+                await store.write([Fold(NOTES, b"old", b"", Sequence(through))])
+        await store.write([Append(NOTES, (b"new",)), Fold(NOTES, b"NEW", b"", Sequence(3))])
+        assert (await read(store, NOTES)).updates() == [b"NEW"]
+
+    async def test_a_damaged_life_is_noticed(self, opened: Opened) -> None:
+        await opened.store.write([SetLife(NOTES, SECOND, NOON), SetLife(OTHER, SECOND, NOON)])
+        await opened.damage("life", NOTES)
+        with pytest.raises(StoreCorrupt) as caught:
+            await opened.store.read(NOTES)
+        assert caught.value.document == NOTES
+        assert (await read(opened.store, OTHER)).life == SECOND
+        assert {finding.document for finding in await findings(opened.store)} == {NOTES}
+
+    async def test_a_tombstone_that_everybody_has_passed_is_found_after_a_while(
+        self, store: Store
+    ) -> None:
+        later = WallTime(NOON + 1)
+        names = [document_id(name) for name in ("owed", "aside", "passed", "alive", "new")]
+        for name in names[:3]:
+            await store.write([SetLife(name, BORN.deleted(), NOON)])
+        await store.write(
+            [
+                SetLife(names[0], SECOND.deleted(), NOON, (PEER,)),
+                aside(names[1], b"copy"),
+                SetLife(names[3], SECOND, NOON),
+                SetLife(names[4], BORN.deleted(), later),
+            ]
+        )
+        assert await store.passed_tombstones(before=NOON, limit=9) == ()
+        assert await store.passed_tombstones(before=later, limit=9) == ("passed",)
+        (entry,) = await store.quarantine(names[1])
+        await store.write([DropAside(names[1], (entry.number, 99)), Forget(names[2])])
+        await store.write([ClearOutbox(PEER, names[0], await store.write([]))])
+        assert await store.passed_tombstones(before=later, limit=9) == ("aside", "owed")
+        assert await store.passed_tombstones(before=later, limit=1) == ("aside",)
+        assert await findings(store) == []
+
+    async def test_an_outbox_keeps_through_where_its_remote_held_everything(
+        self, store: Store
+    ) -> None:
+        await store.write([Append(NOTES, (b"a",))])
+        await store.write([Append(NOTES, (b"b",), (HUB,)), Append(OTHER, (b"x",), (HUB,))])
+        await store.write([Append(NOTES, (b"c",), (HUB,))])
+        assert (await read(store, NOTES)).held == {HUB: 1}
+        await store.write([Append(NOTES, (), (HOME,))])
+        assert (await read(store, NOTES)).held == {HOME: 0, HUB: 1}
+        await store.write([ClearOutbox(HUB, NOTES, Sequence(2))])
+        assert (await read(store, NOTES)).held == {HOME: 0, HUB: 2}
+        await store.write([Append(NOTES, (), (HUB, HOME), is_again=True)])
+        assert (await read(store, NOTES)).held == {HOME: 0, HUB: 2}, "what it lacked, it lacks"
+        await store.write([ClearOutbox(remote, NOTES, Sequence(4)) for remote in (HUB, HOME)])
+        assert (await read(store, NOTES)).held == {}
+        await store.write(
+            [Append(NOTES, (), (HUB,), is_again=True), Append(NOTES, (b"d",), (HUB,))]
+        )
+        assert (await read(store, NOTES)).held == {HUB: 4}, "it held all but the last"
+        assert UNKNOWN < 0
+
+    async def test_a_restored_store_owes_peers_lives_alone(self, opened: Opened) -> None:
+        await opened.store.write(
+            [
+                Append(NOTES, (b"a",), (HUB,)),
+                SetLife(OTHER, BORN.deleted(), NOON, (PEER,)),
+                ClearOutbox(PEER, OTHER, Sequence(9)),
+            ]
+        )
+        store = await opened.restore()
+        assert [entry.document for entry in await store.outbox(PEER)] == [OTHER]
+        assert [entry.document for entry in await store.outbox(HUB)] == [NOTES, OTHER]
+        assert (await read(store, NOTES)).held == {HUB: 0}, "what was owed before, still is"
+        assert (await read(store, OTHER)).held == {HUB: 2, PEER: 2}
+        assert (await read(store, OTHER)).life == BORN.deleted()
+
     # --- the end -----------------------------------------------------------------------------
 
     async def test_a_closed_store_says_so(self, opened: Opened) -> None:
@@ -725,7 +888,7 @@ async def findings(store: Store) -> list[Finding]:
 
 async def contents(store: Store) -> dict[str, object]:
     """All that a store shows."""
-    summaries = await store.list()
+    summaries = await store.list(with_deleted=True)
     return {
         "documents": [await store.read(summary.document) for summary in summaries],
         "summaries": summaries,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from crdt_state.clocks import WallTime
 from crdt_state.errors import (
     StoreCorrupt,
     StoreInUse,
@@ -25,6 +26,7 @@ from crdt_state.errors import (
 )
 from crdt_state.identifiers import document_id
 from crdt_state.limits import DEFAULT_LIMITS, Limits
+from crdt_state.lineage import BORN
 from crdt_state.storage import sqlite as shell
 from crdt_state.storage import sqlite_identity
 from crdt_state.storage.checksums import log_checksum, log_salt
@@ -34,6 +36,7 @@ from crdt_state.storage.contract import (
     Forget,
     Release,
     Sequence,
+    SetLife,
     SetMetadata,
     Usage,
 )
@@ -360,7 +363,7 @@ async def test_a_file_of_one_format_becomes_one_of_the_next(tmp_path: Path) -> N
     await store.close()
 
 
-async def test_a_file_that_the_first_format_wrote_is_read_and_gets_creators(
+async def test_a_file_that_the_first_format_wrote_is_read_and_gets_creators_and_lives(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "s.db"
@@ -384,9 +387,13 @@ async def test_a_file_that_the_first_format_wrote_is_read_and_gets_creators(
     await store.write([Append(OTHER, (b"new",), creator="ada")])
     assert await store.usage("ada") == Usage(1, 3)
     assert await findings(store) == []
+    assert stored.life == BORN
+    await store.write([SetLife(notes, BORN.deleted(), WallTime(1))])
+    assert (await read(store, notes)).updates() == []
+    assert await findings(store) == []
     await store.close()
     with sqlite3.connect(path) as connection:
-        assert check_format(connection) == len(MIGRATIONS) == 4
+        assert check_format(connection) == len(MIGRATIONS) == 5
         plan = connection.execute(
             "EXPLAIN QUERY PLAN SELECT count(*) FROM documents WHERE creator = 'ada'"
         ).fetchall()
