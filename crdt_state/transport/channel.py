@@ -39,6 +39,7 @@ from crdt_state.protocol.peer.messages import (
     State,
     Updates,
 )
+from crdt_state.replica.awaited import fingerprint
 from crdt_state.replica.document_core import NOBODY, Delta
 from crdt_state.storage.contract import NOTHING, Sequence
 from crdt_state.sync.acknowledging import Brought, Sent
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from crdt_state.identifiers import DocumentId, ReplicaId
     from crdt_state.replica.admission import Author
+    from crdt_state.replica.awaited import Fingerprint
     from crdt_state.replica.document_core import Refusal
     from crdt_state.replica.shell import ReplicaShell
     from crdt_state.transport.peer_connection import PeerConnection, Said
@@ -154,8 +156,8 @@ class Channel:
         self._unsettled_bytes = 0
         self._settled = 0
         self._undecided: deque[tuple[int, bytes]] = deque()
-        self._waits: deque[tuple[int, bytes]] = deque()
-        """What is in the pending table; no longer than that is."""
+        self._waits: dict[Fingerprint, int] = {}
+        """The first number of each that is in the pending table, in order; no more than that."""
         self._acknowledged = (0, 0)
         self._refused_from: int | None = None
         self._brought = Brought()
@@ -245,12 +247,26 @@ class Channel:
 
     def refused(self, refusal: Refusal) -> None:
         """Acknowledge nothing from it on."""
-        if refusal.source != self.source:
+        if refusal.source == NOBODY:
+            numbers = self._numbers_of(refusal.wholes)
+            if not numbers:
+                return
+        elif refusal.source == self.source:
+            numbers = [number for number, update in self._undecided if update == refusal.update]
+        else:
             return
-        numbers = [number for number, update in self._undecided if update == refusal.update]
         first = min(numbers, default=self._settled + 1)
         self._refused_from = min(first, self._refused_from or first)
         self._attendant.was_refused(refusal)
+
+    def _numbers_of(self, wholes: Many[Fingerprint]) -> list[int]:
+        """Of what the peer brought and was let wait, the numbers of these."""
+        numbers = [self._waits[whole] for whole in wholes if whole in self._waits]
+        if wholes:
+            numbers += [
+                number for number, update in self._undecided if fingerprint(update) in wholes
+            ]
+        return numbers
 
     def lost(self, error: Exception, own_edits: Many[bytes]) -> None:
         """What we talked of is not what is stored: end it; the peer may open it anew."""
@@ -515,17 +531,20 @@ class Channel:
         known = self._shell.core.get(self.document)
         if known is None:
             return
-        pending = known.pending
         while self._undecided and self._undecided[0][0] <= self._settled:
             number, update = self._undecided.popleft()
-            if pending.knows(update):
-                self._waits.append((number, update))
-        while self._waits and not pending.knows(self._waits[0][1]):
-            self._waits.popleft()
+            if len(known.pending):
+                whole = fingerprint(update)
+                if known.waits(whole):
+                    self._waits.setdefault(whole, number)
+        while self._waits and not known.waits(first := next(iter(self._waits))):
+            del self._waits[first]
         durable = self._settled
         if self._refused_from is not None:
             durable = min(durable, self._refused_from - 1)
-        applied = min(durable, self._waits[0][0] - 1) if self._waits else durable
+        applied = min(durable, next(iter(self._waits.values())) - 1) if self._waits else durable
+        # What waited and was then given up had been durable, and neither number ever falls.
+        durable = max(durable, self._acknowledged[0])
         if (durable, applied) != self._acknowledged:
             has_more_applied = applied > self._acknowledged[1]
             self._acknowledged = (durable, applied)
