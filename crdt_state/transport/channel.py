@@ -41,6 +41,7 @@ from crdt_state.protocol.peer.messages import (
 )
 from crdt_state.replica.awaited import fingerprint
 from crdt_state.replica.document_core import NOBODY, Delta
+from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.storage.contract import NOTHING, Sequence
 from crdt_state.sync.acknowledging import Brought, Sent
 from crdt_state.transport.reception import take_update
@@ -57,10 +58,14 @@ if TYPE_CHECKING:
     from crdt_state.replica.shell import ReplicaShell
     from crdt_state.transport.peer_connection import PeerConnection, Said
 
-__all__ = ["NOTHING_TO_BRING", "Attendant", "Channel"]
+__all__ = ["NOTHING_TO_BRING", "TOO_BIG_FOR_THE_PEER", "Attendant", "Channel"]
 
+TOO_BIG_FOR_THE_PEER = 1009
 TRY_AGAIN_LATER = 1013
 GONE = 1006
+
+MESSAGE_OVERHEAD_BYTES = 64
+"""At most, of what an `Updates` says besides one update."""
 
 BATCH_BYTES = 32 * 1024
 """What one channel sends before others have their turn."""
@@ -137,6 +142,7 @@ class Channel:
         # To be sent.
         self._queue: deque[_Waiting] = deque()
         self._queue_bytes = 0
+        self._state_is_out = asyncio.Event()
         self._sent = Sent()
         self._shortfall = Shortfall(source, shell.limits)
         self._is_behind = True
@@ -194,6 +200,7 @@ class Channel:
         for task in tuple(self._tasks):
             task.cancel()
         self._queue.clear()
+        self._state_is_out.set()
         self._barriers.clear()
         self._holders.leave(self)
         if self._is_used:
@@ -278,6 +285,12 @@ class Channel:
 
     def hear(self, message: Said) -> None:
         """The peer said something."""
+        try:
+            self._hear(message)
+        except Exception as error:
+            self._crashed(error)
+
+    def _hear(self, message: Said) -> None:
         match message:
             case Updates():
                 self._receive(message)
@@ -315,6 +328,13 @@ class Channel:
 
     def send_some(self) -> bool:
         """Send a batch of what waits; whether more waits."""
+        try:
+            return self._send_some()
+        except Exception as error:
+            self._crashed(error)
+            return False
+
+    def _send_some(self) -> bool:
         if not self._queue:
             if self._is_behind and self.has_begun and self._catching_up is None:
                 self._catching_up = self._start(self._come_back())
@@ -327,8 +347,16 @@ class Channel:
             size += len(last.update)
             if not last.is_of_state:
                 self._queue_bytes -= len(last.update)
-        number = self._wire.protocol.send_updates(self.number, tuple(batch))
         self.has_sent = True
+        size_max = self._wire.protocol.message_bytes_max - MESSAGE_OVERHEAD_BYTES
+        largest = max(map(len, batch))
+        if largest > size_max:
+            reason = f"an update of {largest:,} bytes is more than the other side takes at once"
+            self.close(TOO_BIG_FOR_THE_PEER, reason)
+            return False
+        number = self._wire.protocol.send_updates(self.number, tuple(batch))
+        if not (self._queue and self._queue[0].is_of_state):
+            self._state_is_out.set()
         # Where the rest of a commit or of a state follows, this part does not stand for it.
         is_whole = not self._queue or self._queue[0].position > last.position
         self._sent.add(number, last.position if is_whole else last.floor, floor=floor)
@@ -389,9 +417,23 @@ class Channel:
         await self._shell.settled(self.document)
         position = self._shell.last
         update = await self._shell.difference(self.document, vector)
+        if len(update) <= LARGE_BYTES:
+            await self._bring(update, position, is_answer=is_answer)
+            return
+        async with self._wire.large_answers.spend(len(update)):
+            await self._bring(update, position, is_answer=is_answer)
+            del update
+            await self._state_is_out.wait()
+            await self._wire.has_room()
+
+    async def _bring(self, update: bytes, position: Sequence, *, is_answer: bool) -> None:
+        """Let a difference from the document's state go out, and what was missed behind it."""
         parts = await self._parts_of(update)
         if self.is_over:
             return
+        self._state_is_out.clear()
+        if not parts:
+            self._state_is_out.set()
         if is_answer:
             self._wire.protocol.answer(self.number, self._vector(), len(parts))
         rest = self._shortfall.caught_up()
@@ -577,8 +619,21 @@ class Channel:
         code = error.code if isinstance(error, UpdateRefused) else TRY_AGAIN_LATER
         self.close(code, str(error))
 
+    def _crashed(self, error: BaseException) -> None:
+        """Something that nobody expects: report it, and end this channel alone."""
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": f"a channel about {self.document!r} failed", "exception": error}
+        )
+        self.close(TRY_AGAIN_LATER, "something went wrong here; it was reported")
+
     def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks[task] = None
-        task.add_done_callback(self._tasks.pop)
+        task.add_done_callback(self._has_ended)
         return task
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._crashed(error)
