@@ -25,6 +25,7 @@
     │       ├── UpdateMalformed         not an update, or one that would harm the engine
     │       ├── UpdateTooLarge          beyond a bound of `Limits`
     │       ├── DependsOnRefused        builds on a range that was refused
+    │       ├── WaitedInVain            what it builds on did not come in time
     │       ├── NotHead                 a write elsewhere than at the head of a chain
     │       ├── DocumentSetAside        its whole document waits for a person to look at it
     │       ├── QuotaExceeded           the document's creator has no room left
@@ -92,6 +93,7 @@ __all__ = [
     "UpdateTooLarge",
     "UsageError",
     "ValueNotStorable",
+    "WaitedInVain",
     "WorkerFailed",
     "WriteInvalid",
     "WriteNotPermitted",
@@ -312,6 +314,12 @@ class UpdateTooLarge(UpdateRefused):
         self.limit = limit
         self.allowed = allowed
         self.found = found
+
+
+class WaitedInVain(UpdateRefused):
+    """What it builds on did not come in time; to be brought again, with all of that."""
+
+    code = 1013
 
 
 class DependsOnRefused(UpdateRefused):

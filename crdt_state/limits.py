@@ -84,6 +84,8 @@ class Limits:
     channels_max: int = 10_000
     # Connections of our own protocol that are compressed at once: each takes some 450 KB.
     compressed_connections_max: int = 1_000
+    # The same of all connections of one identity, or address where there are none.
+    identity_channels_max: int = 50_000
     # Bytes of updates that a peer may send before they are durable here.
     peer_credit_bytes: int = 1024 * 1024
     awareness_bytes_max: int = 64 * 1024
@@ -102,6 +104,8 @@ class Limits:
     # A question that was not answered with yes is asked again after twice as long.
     confirm_seconds: float = 0.1
     confirm_seconds_max: float = 30.0
+    # Other replicas of which is remembered how far they hold one document (replica/receipts).
+    holders_max: int = 1_024
     # Documents that one link talks about at once, but for those that the application has open.
     link_conversations_max: int = 64
     link_refusals_max: int = 64

@@ -431,6 +431,10 @@ class Pending:
         """Whether these very bytes wait already."""
         return update in self._known
 
+    def number_of(self, update: bytes) -> int | None:
+        """By which number these very bytes wait, or None."""
+        return self._known.get(update)
+
     def hold(
         self,
         number: int,

@@ -19,6 +19,7 @@ from crdt_state.errors import (
     UpdateMalformed,
     UpdateRefused,
     UpdateTooLarge,
+    WaitedInVain,
 )
 from crdt_state.model.head import Head
 from crdt_state.model.inspect import inspect
@@ -34,6 +35,7 @@ from crdt_state.replica.admission import (
     admit,
     admit_many,
 )
+from crdt_state.replica.awaited import Awaited, Fingerprint, fingerprint
 from crdt_state.replica.inbox import Inbox, Run
 from crdt_state.storage.contract import Append, Hold, Release, SetAside, SetMetadata
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from crdt_state.clocks import WallTime
     from crdt_state.identifiers import DocumentId
     from crdt_state.limits import Limits
+    from crdt_state.replica.admission import Held
     from crdt_state.storage.contract import PendingEntry, StoredDocument, Write
 
 __all__ = [
@@ -92,12 +95,16 @@ REFUSALS_KEPT_MAX = 8
 
 
 class Refusal(NamedTuple):
-    """One update that was not let in, or of which a part was not; `source` is to be told."""
+    """One update that was not let in, or of which a part was not; `source` is to be told.
+
+    Where that has waited before, the source is `NOBODY`, and whoever brought one of `wholes`.
+    """
 
     document: DocumentId
     source: int
     update: bytes
     error: UpdateRefused
+    wholes: tuple[Fingerprint, ...] = ()
 
 
 @dataclass(slots=True)
@@ -156,6 +163,11 @@ class DocumentCore:
         self.limits = limits
         self.head = Head()
         self.pending = Pending(limits)
+        self._awaited = Awaited(limits.pending_updates_max)
+        self._wholes: tuple[Fingerprint, ...] | None = None
+        """Of what is being decided again; None while what has arrived is."""
+        self._whole: bytes | None = None
+        """Of which parts are being decided."""
         self.set_aside: str | None = None
         self.exists = stored is not None
         """Whether anything of it is stored, or will be by the next commit."""
@@ -187,7 +199,7 @@ class DocumentCore:
         refusals: list[Refusal] = []
         self._refused_of.clear()
         if len(self.pending):
-            self.forget_expired(now)
+            self._forget_expired(now, refusals)
         while inbox and bound.left > 0:
             if self.awaits_preparation:
                 if effort is not None:
@@ -311,11 +323,25 @@ class DocumentCore:
         arrived = [update for run in self._inbox if run.source == LOCAL for update in run.updates]
         return gathered + arrived
 
-    def forget_expired(self, now: WallTime) -> None:
+    def waits(self, whole: Fingerprint) -> bool:
+        """Whether any of an update that was brought is in the pending table."""
+        return self._awaited.waits(whole)
+
+    def _forget_expired(self, now: WallTime, refusals: list[Refusal]) -> None:
         """Let go of what has waited in vain for longer than `Limits.pending_seconds_max`."""
-        numbers = tuple(held.number for held in self.pending.expired(now))
-        if numbers:
-            self._turn.others.append(Release(self.document, numbers))
+        days = self.limits.pending_seconds_max / 86_400
+        error = WaitedInVain(f"what an update builds on did not come within {days:g} days")
+        self._let_go(self.pending.expired(now), error, refusals)
+
+    def _let_go(self, given_up: list[Held], error: UpdateRefused, refusals: list[Refusal]) -> None:
+        """Release what will never be let in, and say so to whoever brought it."""
+        if not given_up:
+            return
+        numbers = tuple(held.number for held in given_up)
+        self._turn.others.append(Release(self.document, numbers))
+        wholes = {whole: None for number in numbers for whole in self._awaited.unlink(number)}
+        update = given_up[0].update
+        refusals.append(Refusal(self.document, NOBODY, update, error, tuple(wholes)))
 
     def folded(self) -> list[Write]:
         """The metadata that a fold makes superfluous, because the fold's head now holds it."""
@@ -360,11 +386,16 @@ class DocumentCore:
         name = BEARER + run.name if is_borne else run.name
         bearer = Run(run.source, verdict.author, name, update)
         first = len(refusals)
+        self._whole = update
         for part, decided in verdict.parts:
             self._carry_out(bearer, part, decided, now, refusals)
+        self._whole = None
+        if run.source == NOBODY:
+            return
         # Whoever sent it knows the whole only, and is told once.
-        if len(refusals) > first:
-            refusals[first:] = [refusals[first]._replace(update=update)]
+        told = [refusal for refusal in refusals[first:] if refusal.source == run.source]
+        others = [refusal for refusal in refusals[first:] if refusal.source != run.source]
+        refusals[first:] = [each._replace(update=update) for each in told[:1]] + others
 
     def _gather(self, run: Run, update: bytes, verdict: Admitted) -> None:
         self._turn.deltas.append(Delta(run.source, update))
@@ -376,13 +407,19 @@ class DocumentCore:
     def _hold(
         self, run: Run, update: bytes, verdict: Waits, now: WallTime, refusals: list[Refusal]
     ) -> None:
-        if self.pending.knows(update):
-            return
-        number = self._next_pending
+        wholes = (fingerprint(self._whole or update),) if self._wholes is None else self._wholes
+        known = self.pending.number_of(update)
+        number = self._next_pending if known is None else known
         try:
-            self.pending.hold(number, update, verdict.missing, now, run.name)
+            self._awaited.link(number, wholes)
+            if known is None:
+                self.pending.hold(number, update, verdict.missing, now, run.name)
         except UpdateTooLarge as error:
+            if known is None:
+                self._awaited.unlink(number)
             self._refuse(run, update, Refused(error, {}), now, refusals)
+            return
+        if known is not None:
             return
         self._next_pending += 1
         self._turn.others.append(Hold(self.document, number, update, run.name, now, self.creator))
@@ -394,8 +431,9 @@ class DocumentCore:
         error = verdict.error
         count = self._refused_of[run.source] = self._refused_of.get(run.source, 0) + 1
         is_told = run.source == LOCAL or count <= REFUSALS_KEPT_MAX
-        if is_told:
-            refusals.append(Refusal(self.document, run.source, update, error))
+        if is_told or self._wholes:
+            wholes = self._wholes or ()
+            refusals.append(Refusal(self.document, run.source, update, error, wholes))
         # A refusal that follows from an earlier one tells a person nothing new.
         if is_told and not isinstance(error, DependsOnRefused):
             self._turn.others.append(
@@ -406,10 +444,9 @@ class DocumentCore:
             self._turn.size += len(update)
         for client, counter in verdict.ends.items():
             self._remember(f"{REFUSED}{client}", b"%d" % counter)
+            reason = f"what it builds on of client {client} was refused: {error.reason}"
             doomed = self.pending.doomed(client, counter)
-            if doomed:
-                numbers = tuple(held.number for held in doomed)
-                self._turn.others.append(Release(self.document, numbers))
+            self._let_go(doomed, DependsOnRefused(reason), refusals)
 
     def _remember(self, key: str, value: bytes) -> None:
         self._unowned_rows.add(key)
@@ -433,7 +470,9 @@ class DocumentCore:
                     self._turn.released.append(held.number)
                 else:
                     self._turn.others.append(Release(self.document, (held.number,)))
+                self._wholes = self._awaited.unlink(held.number)
                 self._carry_out(run, held.update, verdict, now, refusals)
+                self._wholes = None
 
     # --- from the store ----------------------------------------------------------------------
 

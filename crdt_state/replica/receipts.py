@@ -92,8 +92,9 @@ class _Held:
 class Holders:
     """Who else holds one document, by what they have said; lives as long as somebody has it."""
 
-    def __init__(self, document: DocumentId) -> None:
+    def __init__(self, document: DocumentId, replicas_max: int) -> None:
         self.document = document
+        self._replicas_max = replicas_max
         self._held: dict[ReplicaId, _Held] = {}
         self._talkers: dict[Talker, None] = {}
         self._receipts: weakref.WeakSet[Receipt] = weakref.WeakSet()
@@ -108,9 +109,16 @@ class Holders:
 
     def said(self, replica: ReplicaId, durable: Sequence, applied: Sequence) -> None:
         """`replica` holds the document through these positions."""
-        held = self._held.setdefault(replica, _Held())
-        if durable <= held.durable and applied <= held.applied:
+        held = self._held.get(replica)
+        if held is None:
+            held = _Held()
+        elif durable <= held.durable and applied <= held.applied:
             return
+        # The one that has had no news for longest is forgotten; it counts again when it has.
+        self._held.pop(replica, None)
+        if len(self._held) >= self._replicas_max:
+            del self._held[next(iter(self._held))]
+        self._held[replica] = held
         held.durable = max(held.durable, durable)
         held.applied = max(held.applied, applied)
         for receipt in tuple(self._receipts):
@@ -147,7 +155,9 @@ class Holders:
 class Holdings:
     """The holders of every document that is talked about or has a receipt."""
 
-    def __init__(self) -> None:
+    def __init__(self, replicas_max: int) -> None:
+        """`replicas_max` are remembered of each document."""
+        self._replicas_max = replicas_max
         self._documents: weakref.WeakValueDictionary[DocumentId, Holders] = (
             weakref.WeakValueDictionary()
         )
@@ -160,7 +170,7 @@ class Holdings:
         """The holders of a document; keep the result as long as they matter."""
         holders = self._documents.get(document)
         if holders is None:
-            holders = self._documents[document] = Holders(document)
+            holders = self._documents[document] = Holders(document, self._replicas_max)
         return holders
 
     def met(self, replica: ReplicaId, incarnation: Incarnation) -> None:

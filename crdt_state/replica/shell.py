@@ -97,7 +97,7 @@ class ReplicaShell:
         self.core = ReplicaCore(limits)
         self.encodings = Encodings(store, workers, limits)
         self.compaction = Compaction(self)
-        self.holdings = Holdings()
+        self.holdings = Holdings(limits.holders_max)
         self.last = NOTHING
         """The greatest sequence that is known to be durable and has been delivered."""
         self._is_listening = is_listening

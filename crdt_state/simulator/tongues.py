@@ -17,7 +17,7 @@ from crdt_state.protocol.peer import messages
 from crdt_state.protocol.peer.conversation import BARRIERS_MAX, VERSION, Role, SyncProtocol
 from crdt_state.transport.connection import ConnectionEnded
 from crdt_state.transport.link import Wire
-from crdt_state.transport.listener import PEER_PATH
+from crdt_state.transport.peer_visit import PEER_PATH
 
 if TYPE_CHECKING:
     from random import Random

@@ -20,6 +20,9 @@ __all__ = ["Brought", "Sent"]
 REMEMBERED_MAX = 1_024
 """Batches whose positions are remembered; of older ones a relay's report says nothing."""
 
+UNDER_WAY_MAX = 4_096
+"""Batches under way that are told apart; of a peer that acknowledges nothing, pairs become one."""
+
 REPORTED_MAX = 16
 """Other replicas of which a peer is told that they hold what it brought."""
 
@@ -54,8 +57,10 @@ class Sent:
         lies in no other update.  It is 0 for a part of a state, and for what was missed.
         """
         batch = _Batch(number, position, floor)
-        self._not_durable.append(batch)
-        self._not_applied.append(batch)
+        for batches in (self._not_durable, self._not_applied):
+            batches.append(batch)
+            if len(batches) > UNDER_WAY_MAX:
+                _coarsen(batches)
         self._lately.append(batch)
 
     @property
@@ -110,6 +115,15 @@ class Brought:
             return None
         self._told[replica] = through
         return through
+
+
+def _coarsen(batches: deque[_Batch]) -> None:
+    """Let every two batches be one, which has come when the second has."""
+    for _ in range(len(batches) // 2):
+        one, other = batches.popleft(), batches.popleft()
+        batches.append(_Batch(other.number, max(one.position, other.position), one.floor))
+    if len(batches) > 1 and batches[0].number > batches[-1].number:
+        batches.rotate(-1)  # the one that had no other
 
 
 def _through(batches: deque[_Batch], number: int, before: int) -> int:

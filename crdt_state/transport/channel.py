@@ -39,7 +39,9 @@ from crdt_state.protocol.peer.messages import (
     State,
     Updates,
 )
+from crdt_state.replica.awaited import fingerprint
 from crdt_state.replica.document_core import NOBODY, Delta
+from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.storage.contract import NOTHING, Sequence
 from crdt_state.sync.acknowledging import Brought, Sent
 from crdt_state.transport.reception import take_update
@@ -51,14 +53,19 @@ if TYPE_CHECKING:
 
     from crdt_state.identifiers import DocumentId, ReplicaId
     from crdt_state.replica.admission import Author
+    from crdt_state.replica.awaited import Fingerprint
     from crdt_state.replica.document_core import Refusal
     from crdt_state.replica.shell import ReplicaShell
     from crdt_state.transport.peer_connection import PeerConnection, Said
 
-__all__ = ["NOTHING_TO_BRING", "Attendant", "Channel"]
+__all__ = ["NOTHING_TO_BRING", "TOO_BIG_FOR_THE_PEER", "Attendant", "Channel"]
 
+TOO_BIG_FOR_THE_PEER = 1009
 TRY_AGAIN_LATER = 1013
 GONE = 1006
+
+MESSAGE_OVERHEAD_BYTES = 64
+"""At most, of what an `Updates` says besides one update."""
 
 BATCH_BYTES = 32 * 1024
 """What one channel sends before others have their turn."""
@@ -135,6 +142,7 @@ class Channel:
         # To be sent.
         self._queue: deque[_Waiting] = deque()
         self._queue_bytes = 0
+        self._state_is_out = asyncio.Event()
         self._sent = Sent()
         self._shortfall = Shortfall(source, shell.limits)
         self._is_behind = True
@@ -154,8 +162,8 @@ class Channel:
         self._unsettled_bytes = 0
         self._settled = 0
         self._undecided: deque[tuple[int, bytes]] = deque()
-        self._waits: deque[tuple[int, bytes]] = deque()
-        """What is in the pending table; no longer than that is."""
+        self._waits: dict[Fingerprint, int] = {}
+        """The first number of each that is in the pending table, in order; no more than that."""
         self._acknowledged = (0, 0)
         self._refused_from: int | None = None
         self._brought = Brought()
@@ -192,6 +200,7 @@ class Channel:
         for task in tuple(self._tasks):
             task.cancel()
         self._queue.clear()
+        self._state_is_out.set()
         self._barriers.clear()
         self._holders.leave(self)
         if self._is_used:
@@ -245,12 +254,26 @@ class Channel:
 
     def refused(self, refusal: Refusal) -> None:
         """Acknowledge nothing from it on."""
-        if refusal.source != self.source:
+        if refusal.source == NOBODY:
+            numbers = self._numbers_of(refusal.wholes)
+            if not numbers:
+                return
+        elif refusal.source == self.source:
+            numbers = [number for number, update in self._undecided if update == refusal.update]
+        else:
             return
-        numbers = [number for number, update in self._undecided if update == refusal.update]
         first = min(numbers, default=self._settled + 1)
         self._refused_from = min(first, self._refused_from or first)
         self._attendant.was_refused(refusal)
+
+    def _numbers_of(self, wholes: Many[Fingerprint]) -> list[int]:
+        """Of what the peer brought and was let wait, the numbers of these."""
+        numbers = [self._waits[whole] for whole in wholes if whole in self._waits]
+        if wholes:
+            numbers += [
+                number for number, update in self._undecided if fingerprint(update) in wholes
+            ]
+        return numbers
 
     def lost(self, error: Exception, own_edits: Many[bytes]) -> None:
         """What we talked of is not what is stored: end it; the peer may open it anew."""
@@ -262,6 +285,12 @@ class Channel:
 
     def hear(self, message: Said) -> None:
         """The peer said something."""
+        try:
+            self._hear(message)
+        except Exception as error:
+            self._crashed(error)
+
+    def _hear(self, message: Said) -> None:
         match message:
             case Updates():
                 self._receive(message)
@@ -299,6 +328,13 @@ class Channel:
 
     def send_some(self) -> bool:
         """Send a batch of what waits; whether more waits."""
+        try:
+            return self._send_some()
+        except Exception as error:
+            self._crashed(error)
+            return False
+
+    def _send_some(self) -> bool:
         if not self._queue:
             if self._is_behind and self.has_begun and self._catching_up is None:
                 self._catching_up = self._start(self._come_back())
@@ -311,8 +347,16 @@ class Channel:
             size += len(last.update)
             if not last.is_of_state:
                 self._queue_bytes -= len(last.update)
-        number = self._wire.protocol.send_updates(self.number, tuple(batch))
         self.has_sent = True
+        size_max = self._wire.protocol.message_bytes_max - MESSAGE_OVERHEAD_BYTES
+        largest = max(map(len, batch))
+        if largest > size_max:
+            reason = f"an update of {largest:,} bytes is more than the other side takes at once"
+            self.close(TOO_BIG_FOR_THE_PEER, reason)
+            return False
+        number = self._wire.protocol.send_updates(self.number, tuple(batch))
+        if not (self._queue and self._queue[0].is_of_state):
+            self._state_is_out.set()
         # Where the rest of a commit or of a state follows, this part does not stand for it.
         is_whole = not self._queue or self._queue[0].position > last.position
         self._sent.add(number, last.position if is_whole else last.floor, floor=floor)
@@ -373,9 +417,23 @@ class Channel:
         await self._shell.settled(self.document)
         position = self._shell.last
         update = await self._shell.difference(self.document, vector)
+        if len(update) <= LARGE_BYTES:
+            await self._bring(update, position, is_answer=is_answer)
+            return
+        async with self._wire.large_answers.spend(len(update)):
+            await self._bring(update, position, is_answer=is_answer)
+            del update
+            await self._state_is_out.wait()
+            await self._wire.has_room()
+
+    async def _bring(self, update: bytes, position: Sequence, *, is_answer: bool) -> None:
+        """Let a difference from the document's state go out, and what was missed behind it."""
         parts = await self._parts_of(update)
         if self.is_over:
             return
+        self._state_is_out.clear()
+        if not parts:
+            self._state_is_out.set()
         if is_answer:
             self._wire.protocol.answer(self.number, self._vector(), len(parts))
         rest = self._shortfall.caught_up()
@@ -515,17 +573,20 @@ class Channel:
         known = self._shell.core.get(self.document)
         if known is None:
             return
-        pending = known.pending
         while self._undecided and self._undecided[0][0] <= self._settled:
             number, update = self._undecided.popleft()
-            if pending.knows(update):
-                self._waits.append((number, update))
-        while self._waits and not pending.knows(self._waits[0][1]):
-            self._waits.popleft()
+            if len(known.pending):
+                whole = fingerprint(update)
+                if known.waits(whole):
+                    self._waits.setdefault(whole, number)
+        while self._waits and not known.waits(first := next(iter(self._waits))):
+            del self._waits[first]
         durable = self._settled
         if self._refused_from is not None:
             durable = min(durable, self._refused_from - 1)
-        applied = min(durable, self._waits[0][0] - 1) if self._waits else durable
+        applied = min(durable, next(iter(self._waits.values())) - 1) if self._waits else durable
+        # What waited and was then given up had been durable, and neither number ever falls.
+        durable = max(durable, self._acknowledged[0])
         if (durable, applied) != self._acknowledged:
             has_more_applied = applied > self._acknowledged[1]
             self._acknowledged = (durable, applied)
@@ -558,8 +619,21 @@ class Channel:
         code = error.code if isinstance(error, UpdateRefused) else TRY_AGAIN_LATER
         self.close(code, str(error))
 
+    def _crashed(self, error: BaseException) -> None:
+        """Something that nobody expects: report it, and end this channel alone."""
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": f"a channel about {self.document!r} failed", "exception": error}
+        )
+        self.close(TRY_AGAIN_LATER, "something went wrong here; it was reported")
+
     def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks[task] = None
-        task.add_done_callback(self._tasks.pop)
+        task.add_done_callback(self._has_ended)
         return task
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._crashed(error)

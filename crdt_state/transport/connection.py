@@ -47,6 +47,9 @@ class Connection(Protocol):
 class Accepted(Connection, Protocol):
     """A connection that came to us, and may have to be sent away."""
 
+    def holds(self, size: int) -> None:
+        """So many bytes are kept of what came here and is not whole: they count as its own."""
+
     async def discard(self) -> None:
         """Throw away whatever arrives; return when the connection has ended."""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from crdt_state.limits import Limits
-    from crdt_state.transport.connection import Accepted
+    from crdt_state.transport.connection import Accepted, Connection
     from crdt_state.transport.listener import Traffic
 
 __all__ = ["Departure", "Farewells"]
@@ -70,17 +70,18 @@ class Farewells:
 
     def say(self, connection: Accepted, departure: Departure) -> Awaitable[None]:
         """Give the reason now; await the result for the connection to be closed in due time."""
-        self._note(departure)
+        self.note(departure)
         if departure.is_refusal and departure.code != MALFORMED:
             connection.send(encode(PermissionDenied(departure.reason)))
         return self._close(connection, departure)
 
-    async def say_to_replica(self, connection: Accepted, departure: Departure) -> None:
+    async def say_to_replica(self, connection: Connection, departure: Departure) -> None:
         """The same over our own protocol, whose dialler needs no wait to come back slowly."""
-        self._note(departure)
+        self.note(departure)
         await connection.close(departure.code, departure.reason)
 
-    def _note(self, departure: Departure) -> None:
+    def note(self, departure: Departure) -> None:
+        """Count and report somebody who was sent away from a document, on a line that goes on."""
         if departure.is_refusal:
             self._traffic.rejected += 1
             self._traffic.tokens_rejected += departure.code == EXPIRED

@@ -79,6 +79,7 @@ class MeteredConnection(ServerConnection):
         self._backlog = bytearray()
         self._has_turn_coming = False
         self._unfinished_bytes = 0
+        self._kept_bytes = 0
         self._untaken_bytes = 0
         self._is_discarding = False
         super().connection_made(transport)
@@ -87,7 +88,7 @@ class MeteredConnection(ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._backlog.clear()
-        self._untaken_bytes = 0
+        self._untaken_bytes = self._kept_bytes = 0
         self._count_unfinished(0)
         super().connection_lost(exc)
 
@@ -124,6 +125,12 @@ class MeteredConnection(ServerConnection):
         self._is_discarding = True
         self._go_on()
 
+    def hold(self, size: int) -> None:
+        """So many bytes are kept elsewhere of messages that came here and are not whole."""
+        if size != self._kept_bytes and not self.transport.is_closing():
+            self._kept_bytes = size
+            self._look_at_unfinished()
+
     def take_turn(self) -> None:
         """Parse a slice of what has arrived."""
         self._has_turn_coming = False
@@ -136,7 +143,10 @@ class MeteredConnection(ServerConnection):
 
     def _parse(self, data: bytes) -> None:
         super().data_received(data)
-        held = len(self.protocol.reader.buffer)
+        self._look_at_unfinished()
+
+    def _look_at_unfinished(self) -> None:
+        held = self._kept_bytes + len(self.protocol.reader.buffer)
         if self.recv_messages.get_in_progress:
             held += self._untaken_bytes
         self._count_unfinished(held)

@@ -74,7 +74,7 @@ class Link:
         dial: Dial,
         *,
         closed: Callable[[Link], None],
-        wire: Wire = Wire.Y_WEBSOCKET,
+        wire: Wire = Wire.REPLICA,
         token: str | Callable[[], str] | None = None,
     ) -> None:
         """For `Replica.connect`; `closed` is called when this begins to close.

@@ -48,7 +48,7 @@ from crdt_state.transport.budget import Budget
 from crdt_state.transport.connection import Accepted, ConnectionEnded
 from crdt_state.transport.farewell import Departure, Farewells
 from crdt_state.transport.member import Member
-from crdt_state.transport.peer_visit import PeerVisit
+from crdt_state.transport.peer_visit import PEER_PATH, PeerVisit
 from crdt_state.transport.reception import take_update
 from crdt_state.transport.room import Room
 from crdt_state.transport.websocket import WebSocketConnection, send_to_all
@@ -62,13 +62,10 @@ if TYPE_CHECKING:
     from crdt_state.security.grant import Grant
     from crdt_state.security.tokens import Authentication
 
-__all__ = ["Account", "Listener", "Traffic", "Visit"]
+__all__ = ["Account", "Counted", "Listener", "Traffic", "Visit"]
 
 MESSAGES_IN_A_ROW = 16
 """Taken of one connection before others have their turn."""
-
-PEER_PATH = "/-/sync"
-"""Where replicas speak their own protocol; every other path is a document's, for y-websocket."""
 
 GOING_AWAY = 1012
 TRY_AGAIN_LATER = 1013
@@ -138,12 +135,12 @@ class Listener:
         self.shell = shell
         self._sleep = sleep
         self.authentication = authentication
-        self._farewells = Farewells(shell.limits, self.traffic, sleep=sleep, sent_away=sent_away)
+        self.farewells = Farewells(shell.limits, self.traffic, sleep=sleep, sent_away=sent_away)
         self._visits: dict[PeerVisit, None] = {}
         self._accounts: dict[str, Account] = {}
         self.compressed = 0
         """Connections between replicas that are compressed."""
-        self._large_answers = Budget(shell.limits.large_answers_bytes_max)
+        self.large_answers = Budget(shell.limits.large_answers_bytes_max)
         self._one_at_a_time = asyncio.Lock()
         self._is_draining = False
 
@@ -168,10 +165,7 @@ class Listener:
         except (RemoteError, InvalidDocumentId) as error:
             code = NOT_A_DOCUMENT if isinstance(error, InvalidDocumentId) else _code_of(error)
             departure = Departure(name, visit.path, code, str(error))
-            if visit.path == PEER_PATH:
-                await self._farewells.say_to_replica(connection, departure)
-            else:
-                await self._farewells.say(connection, departure)
+            await self.farewells.say(connection, departure)
         except CrdtStateError as error:
             # Our store's, our workers' or our engine's; the peer may come again.
             await connection.close(TRY_AGAIN_LATER, str(error))
@@ -188,7 +182,7 @@ class Listener:
     async def drain(self) -> None:
         """Let nobody in any more, make everything durable, say goodbye."""
         self._is_draining = True
-        self._farewells.cut_short()
+        self.farewells.cut_short()
         await self.shell.flush()
         rooms = tuple(self.rooms.values())
         await asyncio.gather(
@@ -203,6 +197,8 @@ class Listener:
         self._visits[peer] = None
         try:
             await peer.run()
+        except RemoteError as error:
+            await peer.send_away(_code_of(error), str(error))
         finally:
             self._visits.pop(peer, None)
 
@@ -291,7 +287,7 @@ class Listener:
         if len(update) <= LARGE_BYTES:
             self.traffic.write([member], encode(SyncStep2(update)))
             return
-        async with self._large_answers.spend(len(update)):
+        async with self.large_answers.spend(len(update)):
             async with self._one_at_a_time:
                 # Copying it for a socket takes a while, and others want to be served in between.
                 self.traffic.write([member], encode(SyncStep2(update)))
@@ -317,7 +313,7 @@ class Listener:
             room = self.rooms.get(document)
             if room is None or room.is_over:
                 room = self.rooms[document] = Room(
-                    document, self.shell, self.traffic, self._farewells
+                    document, self.shell, self.traffic, self.farewells
                 )
                 room.opening = asyncio.create_task(self._open(room))
             room.awaited_by += 1
@@ -398,6 +394,10 @@ class Counted:
         """See `Connection`."""
         return self._connection.remote_address
 
+    def holds(self, size: int) -> None:
+        """See `Accepted`."""
+        self._connection.holds(size)
+
     @property
     def buffered_bytes(self) -> int:
         """See `Connection`."""
@@ -431,6 +431,7 @@ class Account:
 
     rate: Rate
     connections: int = 0
+    channels: int = 0
 
 
 class _Expiry:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from crdt_state.limits import Limits
     from crdt_state.protocol.peer.conversation import SyncProtocol
     from crdt_state.protocol.peer.messages import Message
+    from crdt_state.transport.budget import Budget
     from crdt_state.transport.connection import Connection
 
 __all__ = ["Channelled", "PeerConnection", "Said"]
@@ -73,11 +74,14 @@ class PeerConnection:
         limits: Limits,
         *,
         received: Callable[[int, int], Awaitable[None]],
+        large_answers: Budget,
     ) -> None:
         """`received` is told of each frame how many bytes and messages it was.
 
-        It may wait before the next is read.
+        It may wait before the next is read.  `large_answers` is what large states take their
+        size from while they go out.
         """
+        self.large_answers = large_answers
         self.connection = connection
         self.protocol = protocol
         self.channels: dict[int, Channelled] = {}

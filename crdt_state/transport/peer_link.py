@@ -28,7 +28,8 @@ from crdt_state.protocol.peer.messages import (
 from crdt_state.replica.giving_way import give_way
 from crdt_state.storage.contract import ClearOutbox, Sequence
 from crdt_state.sync.exchange import Progress
-from crdt_state.transport.channel import NOTHING_TO_BRING, Channel
+from crdt_state.transport.budget import Budget
+from crdt_state.transport.channel import NOTHING_TO_BRING, TOO_BIG_FOR_THE_PEER, Channel
 from crdt_state.transport.connection import ConnectionEnded
 from crdt_state.transport.conversation import (
     FORBIDDEN,
@@ -36,8 +37,10 @@ from crdt_state.transport.conversation import (
     REFUSES_US,
     REFUSES_WHAT_WE_BRING,
     REMOTE,
+    TOO_LARGE,
 )
 from crdt_state.transport.peer_connection import PeerConnection
+from crdt_state.transport.peer_visit import PEER_PATH
 from crdt_state.transport.reconnect import Backoff
 
 if TYPE_CHECKING:
@@ -53,13 +56,15 @@ if TYPE_CHECKING:
     from crdt_state.transport.conversation import Tie
     from crdt_state.transport.peer_connection import Said
 
-__all__ = ["PATH", "PeerConversation", "PeerLine"]
-
-PATH = "/-/sync"
-"""Where a server speaks this protocol."""
+__all__ = ["PeerConversation", "PeerLine"]
 
 RENEWED_AFTER = 0.8
 """Of a grant's time, after which a fresh token is brought."""
+
+NOT_SPOKEN = frozenset({1002, 1003, 4400, 4404})
+"""How a server ends a connection of which it does not know what is spoken there."""
+
+TRY_ANOTHER_WIRE = "a server that speaks y-websocket alone is reached with wire=Wire.Y_WEBSOCKET"
 
 TRY_AGAIN_LATER = 1013
 GONE = 1006
@@ -99,7 +104,7 @@ class PeerLine:
         self._remote = remote
         self._remotes = remotes
         self._owes_more = owes_more
-        self._url = remote + PATH
+        self._url = remote + PEER_PATH
         self._dial = dial
         self._token = token
         self._changed = changed
@@ -108,7 +113,10 @@ class PeerLine:
         self._token_said = ""
         self._renewing: asyncio.TimerHandle | None = None
         self._wire: PeerConnection | None = None
+        self._large_answers = Budget(shell.limits.large_answers_bytes_max)
         self._is_up = asyncio.Event()
+        self._has_met = False
+        """Whether the remote has greeted on this connection, or did on the last."""
         self._stay: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -152,7 +160,11 @@ class PeerLine:
                 await self._dial_and_talk()
             except (ConnectionEnded, OSError, CrdtStateError) as error:
                 self.last_error = str(error) or type(error).__name__
-                if isinstance(error, ConnectionEnded) and error.code in REFUSES_US:
+                code = getattr(error, "code", None)
+                if not self._has_met and (isinstance(error, RemoteError) or code in NOT_SPOKEN):
+                    progress = Progress.REFUSED
+                    self.last_error += f"; {TRY_ANOTHER_WIRE}"
+                elif isinstance(error, ConnectionEnded) and code in REFUSES_US:
                     progress = Progress.REFUSED
             except Exception as error:
                 # A function that gives tokens, for one.
@@ -167,9 +179,16 @@ class PeerLine:
 
     async def _dial_and_talk(self) -> None:
         shell = self._shell
+        self._has_met = False
         connection = await self._dial(self._url)
         protocol = SyncProtocol(Role.DIALLER, shell.limits)
-        wire = PeerConnection(connection, protocol, shell.limits, received=self._received)
+        wire = PeerConnection(
+            connection,
+            protocol,
+            shell.limits,
+            received=self._received,
+            large_answers=self._large_answers,
+        )
         code, reason = 1000, ""
         greeting = asyncio.get_running_loop().call_later(
             shell.limits.handshake_seconds_max, self._give_up_waiting, connection
@@ -181,6 +200,7 @@ class PeerLine:
             async for message in wire.messages():
                 if isinstance(message, Welcome):
                     greeting.cancel()
+                    self._has_met = True
                     await self._meet(message)
                     self.welcome, self._wire = message, wire
                     self._is_up.set()
@@ -248,7 +268,7 @@ class PeerLine:
         )
 
     def _give_up_waiting(self, connection: Connection) -> None:
-        self.last_error = "the remote said no word of our protocol in time"
+        self.last_error = f"the remote said no word of our protocol in time; {TRY_ANOTHER_WIRE}"
         self._farewell = asyncio.create_task(connection.close(4408, "nothing was said in time"))
 
     async def _meet(self, welcome: Welcome) -> None:
@@ -391,7 +411,7 @@ class PeerConversation:
         if code == FORBIDDEN:
             self.unwelcome_seconds = limits.reconnect_seconds_max
             self._may_need_a_token = True
-        elif code in REFUSES_THE_DOCUMENT | REFUSES_WHAT_WE_BRING:
+        elif code in REFUSES_THE_DOCUMENT | REFUSES_WHAT_WE_BRING | {TOO_BIG_FOR_THE_PEER}:
             # Asking again soon cannot help; a person may have helped by much later.
             seconds = self._shell.random.uniform(0.5, 1.0) * limits.refused_seconds
             self.unwelcome_seconds = seconds
@@ -511,6 +531,9 @@ class PeerConversation:
 
     def channel_ended(self, code: int, reason: str, *, by_peer: bool) -> None:
         """What follows is `_stay_in_step`'s."""
+        if code == TOO_BIG_FOR_THE_PEER and not by_peer:
+            # The remote was not asked: it has said in its greeting that it refuses this.
+            code, by_peer = TOO_LARGE, True
         if self._channel_over is not None and not self._channel_over.done():
             self._channel_over.set_result(_End(code, reason, by_peer))
 

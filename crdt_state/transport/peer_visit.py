@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from crdt_state.errors import CrdtStateError, QuotaExceeded, RemoteProtocolError, UpdateRefused
-from crdt_state.identifiers import ReplicaId
+from crdt_state.identifiers import ReplicaId, path_of
 from crdt_state.protocol.peer.compression import ZSTD
 from crdt_state.protocol.peer.conversation import CAPABILITIES, VERSION, Role, SyncProtocol
 from crdt_state.protocol.peer.messages import (
@@ -21,9 +21,10 @@ from crdt_state.protocol.peer.messages import (
     Open,
     Welcome,
 )
-from crdt_state.replica.admission import Author
+from crdt_state.replica.admission import ANYONE, Author
 from crdt_state.replica.document_core import name_of
 from crdt_state.transport.channel import Channel
+from crdt_state.transport.farewell import Departure
 from crdt_state.transport.peer_connection import PeerConnection
 
 if TYPE_CHECKING:
@@ -33,19 +34,22 @@ if TYPE_CHECKING:
     from crdt_state.protocol.peer.messages import Awareness, Message
     from crdt_state.replica.document_core import Refusal
     from crdt_state.security.grant import Grant
-    from crdt_state.transport.connection import Connection
-    from crdt_state.transport.listener import Account, Listener
+    from crdt_state.transport.listener import Account, Counted, Listener
     from crdt_state.transport.room import Room
 
-__all__ = ["PeerVisit"]
+__all__ = ["PEER_PATH", "PeerVisit"]
 
 NOBODY = ReplicaId(bytes(16))
 """Until the greeting says who it is."""
+
+PEER_PATH = "/-/sync"
+"""Where replicas speak their own protocol; every other path is a document's, for y-websocket."""
 
 EXPIRED = 4401
 FORBIDDEN = 4403
 VERSION_UNKNOWN = 4406
 MALFORMED = 4400
+TOO_MANY = 4429
 TRY_AGAIN_LATER = 1013
 
 ANSWERED_AT_ONCE = 16
@@ -55,7 +59,7 @@ ANSWERED_AT_ONCE = 16
 class PeerVisit:
     """A conversation with a replica, from its greeting to its end."""
 
-    def __init__(self, listener: Listener, connection: Connection, token: str | None) -> None:
+    def __init__(self, listener: Listener, connection: Counted, token: str | None) -> None:
         """`token` is one that the handshake brought; the greeting's counts before it."""
         self._listener = listener
         self._shell = listener.shell
@@ -63,16 +67,23 @@ class PeerVisit:
         self._token = token
         self._grant: Grant | None = None
         self._account: Account | None = None
-        self._name = ""
+        self._name = name_of(ANYONE, connection.remote_address)
         self._is_compressed = False
         self._peer = NOBODY
         self._seats: dict[DocumentId, _Seat] = {}
         self._answering = asyncio.Semaphore(ANSWERED_AT_ONCE)
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._expiry: asyncio.TimerHandle | None = None
+        self._is_sent_away = False
         limits = self._shell.limits
         self.protocol = SyncProtocol(Role.LISTENER, limits)
-        self.wire = PeerConnection(connection, self.protocol, limits, received=self._received)
+        self.wire = PeerConnection(
+            connection,
+            self.protocol,
+            limits,
+            received=self._received,
+            large_answers=listener.large_answers,
+        )
 
     async def run(self) -> None:
         """Talk until the end.  Raises `ConnectionEnded`, `RemoteError`, `CrdtStateError`."""
@@ -82,7 +93,8 @@ class PeerVisit:
         try:
             async for message in self.wire.messages():
                 greeting.cancel()
-                self._take(message)
+                if not self._is_sent_away:
+                    self._take(message)
         finally:
             greeting.cancel()
             await self._end()
@@ -90,6 +102,13 @@ class PeerVisit:
     async def say_goodbye(self, code: int, reason: str) -> None:
         """End the connection."""
         await self._connection.close(code, reason)
+
+    async def send_away(self, code: int, reason: str) -> None:
+        """End the connection, because the peer is refused; nothing more is taken of it."""
+        self._is_sent_away = True
+        self.wire.end(reason)
+        departure = Departure(self._name, PEER_PATH, code, reason)
+        await self._listener.farewells.say_to_replica(self._connection, departure)
 
     def _take(self, message: Message) -> None:
         match message:
@@ -116,6 +135,7 @@ class PeerVisit:
         now = self._shell.clock.wall()
         self._grant = self._listener.authentication.grant(hello.token or self._token, now=now)
         author = Author(self._grant.identity, may_relay=self._grant.may_relay)
+        # As soon as it is known, so that what follows is reported under it.
         self._name = name_of(author, self._connection.remote_address)
         self._account = self._listener.arrive(self._name)
         self._expire_later()
@@ -150,9 +170,10 @@ class PeerVisit:
         grant = self._listener.authentication.grant(token, now=self._shell.clock.wall())
         if grant.identity != self._grant.identity:
             raise RemoteProtocolError("the new token is somebody else's", code=EXPIRED)
-        self._grant = grant
+        before, self._grant = self._grant, grant
         self._expire_later()
-        for seat in tuple(self._seats.values()):
+        # Whoever brings the same again and again has nothing looked at again.
+        for seat in tuple(self._seats.values()) if grant != before else ():
             seat.channel.author = self._author_at(seat.channel.document)
             if not grant.may_read(seat.channel.document):
                 seat.channel.close(FORBIDDEN, "the new token gives no right to read it")
@@ -174,14 +195,13 @@ class PeerVisit:
             self._expiry = loop.call_later(max(0.0, seconds), self._expire)
 
     def _expire(self) -> None:
-        self._start(
-            self._connection.close(EXPIRED, "the token has expired; bring a new one"), "farewell"
-        )
+        self._start(self.send_away(EXPIRED, "the token has expired; bring a new one"), "farewell")
 
     def _give_up_waiting(self) -> None:
-        self._start(self._connection.close(4408, "nothing was said in time"), "farewell")
+        self._start(self.send_away(4408, "nothing was said in time"), "farewell")
 
     async def _received(self, size: int, count: int) -> None:
+        self._connection.holds(self.protocol.unfinished_bytes)
         await self._listener.take_in(size, count, self._account)
 
     # --- its documents -----------------------------------------------------------------------
@@ -190,16 +210,29 @@ class PeerVisit:
         grant = self._grant
         assert grant is not None  # noqa: S101 - the table lets nothing through before
         if not grant.may_read(asked.document):
-            reason = f"no right to read {asked.document!r}"
-            self.wire.close_channel(asked.channel, FORBIDDEN, reason)
+            self._turn_away(asked, FORBIDDEN, f"no right to read {asked.document!r}")
         elif asked.document in self._seats:
             reason = f"{asked.document!r} is open on this connection already"
-            self.wire.close_channel(asked.channel, MALFORMED, reason)
+            self._turn_away(asked, MALFORMED, reason)
+        elif self._has_enough_open():
+            reason = "this identity has too many documents open; close some"
+            self._turn_away(asked, TOO_MANY, reason)
         else:
             # At once, so that whatever the peer says next on it, its end included, is heard.
             seat = self._seats[asked.document] = _Seat(self, asked)
+            if self._account is not None:
+                self._account.channels += 1
             self.wire.register(asked.channel, seat.channel)
             self._start(self._seat(seat, asked.state_vector), f"channel {asked.channel}")
+
+    def _turn_away(self, asked: Open, code: int, reason: str) -> None:
+        self.wire.close_channel(asked.channel, code, reason)
+        self.note_end(asked.document, code, reason)
+
+    def _has_enough_open(self) -> bool:
+        account = self._account
+        most = self._shell.limits.identity_channels_max
+        return account is not None and account.channels >= most
 
     async def _seat(self, seat: _Seat, state_vector: bytes) -> None:
         channel = seat.channel
@@ -224,14 +257,17 @@ class PeerVisit:
                 {"message": f"a channel about {channel.document!r} failed", "exception": error}
             )
 
-    def count_end(self, code: int) -> None:
-        """Count a channel that was closed for somebody's quota."""
+    def note_end(self, document: DocumentId, code: int, reason: str) -> None:
+        """Count and report a channel that we have closed."""
         self._listener.traffic.beyond_quota += code == QuotaExceeded.code
+        self._listener.farewells.note(Departure(self._name, path_of(document), code, reason))
 
     def left(self, seat: _Seat) -> None:
         """A channel is over."""
         if self._seats.get(seat.channel.document) is seat:
             del self._seats[seat.channel.document]
+            if self._account is not None:
+                self._account.channels -= 1
         room, seat.room = seat.room, None
         if room is not None:
             self._listener.leave_seat(room, seat.channel.source)
@@ -314,5 +350,6 @@ class _Seat:
 
     def channel_ended(self, code: int, reason: str, *, by_peer: bool) -> None:
         """Leave the room."""
-        self._visit.count_end(0 if by_peer else code)
+        if not by_peer:
+            self._visit.note_end(self.channel.document, code, reason)
         self._visit.left(self)

@@ -145,13 +145,14 @@ class Replica(ReplicaShell):
         *,
         token: str | Callable[[], str] | None = None,
         dial: Dial | None = None,
-        wire: Wire = Wire.Y_WEBSOCKET,
+        wire: Wire = Wire.REPLICA,
     ) -> Link:
         """Keep in step with the server at `url`, in the background, until the link is closed.
 
         `token` is a bearer token, or a function that gives a fresh one for each connection.
-        `wire` is what is spoken: y-websocket, or our own protocol with a server that has it
-        switched on; receipts are fulfilled over the latter.
+        `wire` is what is spoken: our own protocol, or y-websocket with servers of others, over
+        which no receipt is fulfilled.  Nothing is tried instead: where the remote does not speak
+        it, the link's progress is `Progress.REFUSED`, and `last_error` says what to do.
         Raises `ValueError` for what is no such address, `AlreadyConnected`, and `LimitExceeded`
         beyond `Limits.remotes_max`.
         """

@@ -69,6 +69,11 @@ class WebSocketConnection:
         with suppress(OSError):  # it is lost, and `receive` says why
             await self.wire.drain()
 
+    def holds(self, size: int) -> None:
+        """See `Accepted`; whoever holds too much of a server's memory is cut off."""
+        if isinstance(self.wire, MeteredConnection):
+            self.wire.hold(size)
+
     async def discard(self) -> None:
         """Throw away whatever arrives; return when the connection has ended."""
         if isinstance(self.wire, MeteredConnection):

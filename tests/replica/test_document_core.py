@@ -18,6 +18,7 @@ from crdt_state.limits import DEFAULT_LIMITS, Limits
 from crdt_state.model.inspect import inspect
 from crdt_state.model.state import decode_state_vector
 from crdt_state.replica.admission import ANYONE, Author
+from crdt_state.replica.awaited import fingerprint
 from crdt_state.replica.document_core import (
     NOBODY,
     SET_ASIDE,
@@ -123,9 +124,14 @@ def test_beyond_the_bound_of_the_pending_table_updates_are_refused() -> None:
 
 def test_a_refusal_ends_the_range_and_what_waits_for_it() -> None:
     core = fresh(limits=replace(DEFAULT_LIMITS, value_depth_max=1, update_bytes_max=100))
-    bring(core, typed("later", at=300))
+    later = typed("later", at=300)
+    bring(core, later)
+    assert core.waits(fingerprint(later))
     refusals = bring(core, typed("x" * 200))
-    assert [type(refusal.error) for refusal in refusals] == [UpdateTooLarge]
+    assert {type(refusal.error) for refusal in refusals} == {UpdateTooLarge, DependsOnRefused}
+    (told,) = [refusal for refusal in refusals if refusal.source == NOBODY]
+    assert told.wholes == (fingerprint(later),), "whoever brought it is told"
+    assert not core.waits(fingerprint(later))
     assert len(core.pending) == 0, "what depended on it waits no longer"
     writes = writes_of(core)
     assert any(isinstance(write, SetAside) for write in writes)

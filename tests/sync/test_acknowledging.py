@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crdt_state.identifiers import ReplicaId
-from crdt_state.sync.acknowledging import REMEMBERED_MAX, REPORTED_MAX, Brought, Sent
+from crdt_state.sync.acknowledging import (
+    REMEMBERED_MAX,
+    REPORTED_MAX,
+    UNDER_WAY_MAX,
+    Brought,
+    Sent,
+)
 
 ANA, BEN = ReplicaId(b"a" * 16), ReplicaId(b"b" * 16)
 
@@ -49,6 +55,23 @@ def test_a_part_of_a_state_stands_for_nothing_before_it() -> None:
     assert tracked.position_of(3) == 10
     tracked.acknowledged(4, 4)
     assert tracked.durable_through == tracked.applied_through == 40
+
+
+@given(st.integers(UNDER_WAY_MAX, 3 * UNDER_WAY_MAX), st.data())
+@settings(max_examples=20, deadline=None)
+def test_what_a_peer_never_acknowledges_is_bounded_and_counts_no_earlier(
+    count: int, data: st.DataObject
+) -> None:
+    tracked = Sent()
+    for number in range(1, count + 1):
+        tracked.add(number, 10 * number, floor=10 * number - 1)
+    assert max(len(tracked._not_durable), len(tracked._not_applied)) <= UNDER_WAY_MAX
+    number = data.draw(st.integers(0, count))
+    tracked.acknowledged(number, number)
+    assert tracked.durable_through < 10 * (number + 1)
+    tracked.acknowledged(count, count)
+    assert tracked.is_all_applied
+    assert tracked.durable_through == tracked.applied_through == 10 * count
 
 
 def test_a_relays_report_may_come_long_after_the_acknowledgement() -> None:

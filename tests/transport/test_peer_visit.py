@@ -196,6 +196,55 @@ async def test_what_waits_is_durable_and_not_applied_until_what_it_lacks_has_com
         assert await other.hear(Acknowledge) == Acknowledge(bystander, 1, 1)
 
 
+async def test_what_waits_in_part_is_not_applied() -> None:
+    async with opened_server() as server:
+        peer = Dialler(server)
+        channel, _ = await peer.open()
+        part = section(6, 1, item(4, encode_string("y"), origin=(6, 0)))
+        whole = section(5, 0, item(4, encode_string("x")))
+        peer.bring(channel, update(part, whole))
+        assert await peer.hear(Acknowledge) == Acknowledge(channel, 1, 0)
+        await until(lambda: server.shell.core.get(NOTES).head.vector == {5: 1})  # type: ignore[union-attr]
+        peer.bring(channel, typed("z", client=6))
+        while await peer.hear(Acknowledge) != Acknowledge(channel, 2, 2):
+            pass
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "part"])
+async def test_who_brought_what_waited_and_was_given_up_is_told(is_whole: bool) -> None:
+    limits = replace(IMPATIENT, update_bytes_max=1_000)
+    async with opened_server(limits=limits, authentication=Tokens()) as server:
+        peer, other = (Dialler(server, token="ana write **") for _ in range(2))
+        channel, _ = await peer.open()
+        theirs, _ = await other.open()
+        waits = section(7, 5_000, item(4, encode_string("late"), origin=(7, 4_999)))
+        rest = () if is_whole else (section(5, 0, item(4, encode_string("x"))),)
+        peer.bring(channel, update(waits, *rest))
+        assert await peer.hear(Acknowledge) == Acknowledge(channel, 1, 0)
+        other.bring(theirs, typed("x" * 5_000, client=7))
+        assert (await other.hear(Close)).code == 4413
+        closed = await peer.hear(Close)
+        assert (closed.channel, closed.code) == (channel, 4424)
+        applied = [each.applied for each in peer.heard if isinstance(each, Acknowledge)]
+        assert applied == [], "nothing was ever said to be applied"
+
+
+async def test_who_brought_what_waited_in_vain_is_asked_to_bring_it_again() -> None:
+    async with opened_server() as server:
+        peer = Dialler(server)
+        channel, _ = await peer.open()
+        peer.bring(channel, typed("b", at=1))
+        assert await peer.hear(Acknowledge) == Acknowledge(channel, 1, 0)
+        server.shell.clock.advance(8 * 24 * 3600.0)  # type: ignore[attr-defined]
+        peer.bring(channel, typed("c", client=2))
+        closed = await peer.hear(Close)
+        assert (closed.channel, closed.code) == (channel, 1013)
+        assert not [each for each in peer.heard if isinstance(each, Acknowledge)]
+        again, _ = await peer.open()
+        peer.bring(again, typed("ab"))
+        assert await peer.hear(Acknowledge) == Acknowledge(again, 1, 1)
+
+
 async def test_who_opens_is_told_what_is_held_and_brought_what_it_lacks() -> None:
     async with opened_server() as server:
         writer = Dialler(server)

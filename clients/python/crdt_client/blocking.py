@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from crdt_state import DEFAULT_LIMITS, Limits, Replica
+from crdt_state import DEFAULT_LIMITS, Limits, Replica, Wire
 from crdt_state.errors import CrdtStateError, DocumentClosed, UsageError
 from crdt_state.replica.events import EventsMissed, changes
 
@@ -89,9 +89,15 @@ class BlockingReplica:
         """Open a document.  Raises as `Replica.document`."""
         return BlockingDocument(self, self._thread, self._thread.run(self._replica.document(name)))
 
-    def connect(self, url: str, *, token: str | Callable[[], str] | None = None) -> BlockingLink:
+    def connect(
+        self,
+        url: str,
+        *,
+        token: str | Callable[[], str] | None = None,
+        wire: Wire = Wire.REPLICA,
+    ) -> BlockingLink:
         """Keep in step with a server, in the background, as `Replica.connect` does."""
-        link = self._thread.call(partial(self._replica.connect, url, token=token))
+        link = self._thread.call(partial(self._replica.connect, url, token=token, wire=wire))
         return BlockingLink(self, self._thread, link)
 
     def disconnect(self, link: BlockingLink) -> None:

@@ -150,6 +150,8 @@ class SyncProtocol:
         """Bytes of updates that we may send now; at most one message below zero."""
         self.update_bytes_max = limits.update_bytes_max
         """What an update may take that both sides let in; known when both have greeted."""
+        self.message_bytes_max = 0
+        """What the peer takes as one message; known when both have greeted."""
         self._limits = limits
         self._granted = 0
         self._channels: dict[int, _Channel] = {}
@@ -232,6 +234,11 @@ class SyncProtocol:
         if known is not None and known.phase is not ChannelPhase.CLOSING:
             known.phase = ChannelPhase.CLOSING
             self._say(channel, encode(Close(channel, code, reason)))
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """Bytes that are held of the peer's messages in parts."""
+        return self._assembler.size
 
     # --- what is to be written ---------------------------------------------------------------
 
@@ -328,7 +335,7 @@ class SyncProtocol:
                     f"{UPDATE_BYTES_MIN:,} is the least"
                 )
             self.update_bytes_max = min(self.update_bytes_max, message.update_bytes_max)
-            self._splitter.bytes_max = message.message_bytes_max
+            self._splitter.bytes_max = self.message_bytes_max = message.message_bytes_max
         elif isinstance(message, Credit):
             if not message.size:
                 raise RemoteProtocolError("a credit of nothing")
