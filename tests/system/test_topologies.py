@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
+    from crdt_state.transport.link import Link
+
 DOCUMENTS = [DocumentId(f"team/{name}") for name in ("plan", "notes", "list")]
 AGREE_SECONDS_MAX = 60.0
 
@@ -56,10 +58,6 @@ class Person:
             text.insert(self._dice.randint(0, len(text)), tag)
             opened.set("tags").add(tag)
             self.wrote[document].append(tag)
-
-    async def arrived(self, link: Any) -> None:
-        """Return when the replica at the other end holds all of it."""
-        await link.synced()
 
 
 def shown(server: RunningServer) -> dict[str, Any]:
@@ -123,47 +121,106 @@ def started(stack: ExitStack, folder: Path, settings: dict[str, str]) -> Running
 
 async def person_at(
     lines: AsyncExitStack, server: RunningServer, folder: Path, name: str, dice: Random
-) -> tuple[Person, Any]:
+) -> tuple[Person, Link]:
     """Somebody with a replica of their own, connected to one of the replicas."""
     limits = Limits(reconnect_seconds_max=0.5)
     replica = await lines.enter_async_context(Replica.open(folder / f"{name}.db", limits=limits))
     return Person(replica, name, dice), replica.connect(server.url, wire=Wire.Y_WEBSOCKET)
 
 
+class Net:
+    """Replicas with a line from each to each, and a person at every one."""
+
+    def __init__(self) -> None:
+        self.servers: dict[str, RunningServer] = {}
+        self.people: dict[str, tuple[Person, Link]] = {}
+        self._lines: dict[tuple[str, str], Line] = {}
+
+    @classmethod
+    async def of(
+        cls,
+        names: str,
+        settings: dict[str, str],
+        folder: Path,
+        stack: ExitStack,
+        lines: AsyncExitStack,
+        dice: Random,
+    ) -> Net:
+        net = cls()
+        for pair in itertools.permutations(names, 2):
+            net._lines[pair] = await lines.enter_async_context(Line())
+        for name in names:
+            peers = ",".join(line.url for (who, _), line in net._lines.items() if who == name)
+            own = settings | {"CRDT_STATE_PEERS": peers}
+            net.servers[name] = started(stack, folder / name, own)
+        for (_, other), line in net._lines.items():
+            line.target = net.servers[other].port
+        for name, server in net.servers.items():
+            net.people[name] = await person_at(lines, server, folder, name, dice)
+        return net
+
+    @property
+    def everybody(self) -> list[Person]:
+        return [person for person, _ in self.people.values()]
+
+    async def all_edit(self, times: int) -> None:
+        """Everybody edits, and the replica at which they do holds it."""
+        for person, link in self.people.values():
+            await person.edit(times)
+            await link.synced()
+
+    def part(self, *groups: str) -> None:
+        """Cut every line between different groups."""
+        of = {name: group for group in groups for name in group}
+        for (who, whom), line in self._lines.items():
+            if of[who] != of[whom]:
+                line.cut()
+
+    def heal(self) -> None:
+        """Mend every line."""
+        for line in self._lines.values():
+            line.mend()
+
+    async def assert_all_show_the_same(self) -> None:
+        await assert_all_show_the_same([*self.servers.values()], self.everybody)
+
+    def assert_no_complaints(self) -> None:
+        for server in self.servers.values():
+            assert server.complaints() == []
+
+
 async def test_three_replicas_in_a_mesh_end_equal_after_a_partition(
     tmp_path: Path, stack: ExitStack, lines: AsyncExitStack, seed: int
 ) -> None:
-    dice = Random(seed)
-    names = "abc"
-    between = {
-        pair: await lines.enter_async_context(Line()) for pair in itertools.permutations(names, 2)
-    }
-    servers = {}
-    for name in names:
-        peers = ",".join(line.url for (who, _), line in between.items() if who == name)
-        settings = {"CRDT_STATE_PEERS": peers, "CRDT_STATE_ROUND_SECONDS": "1"}
-        servers[name] = started(stack, tmp_path / name, settings)
-    for (_, other), line in between.items():
-        line.target = servers[other].port
-    people = {
-        name: await person_at(lines, server, tmp_path, name, dice)
-        for name, server in servers.items()
-    }
-    everybody = [person for person, _ in people.values()]
+    settings = {"CRDT_STATE_ROUND_SECONDS": "1"}
+    net = await Net.of("abc", settings, tmp_path, stack, lines, Random(seed))
+    await net.all_edit(5)
+    await net.assert_all_show_the_same()
+    net.part("a", "b", "c")
+    await net.all_edit(10)
+    assert shown(net.servers["a"]) != shown(net.servers["b"]), "they were not apart"
+    net.heal()
+    await net.assert_all_show_the_same()
+    net.assert_no_complaints()
 
-    async def all_edit(times: int) -> None:
-        for person, link in people.values():
-            await person.edit(times)
-            await person.arrived(link)
 
-    await all_edit(5)
-    await assert_all_show_the_same([*servers.values()], everybody)
-    for line in between.values():
-        line.cut()
-    await all_edit(10)
-    assert shown(servers["a"]) != shown(servers["b"]), "they were not apart"
-    for line in between.values():
-        line.mend()
-    await assert_all_show_the_same([*servers.values()], everybody)
-    for server in servers.values():
-        assert server.complaints() == []
+@pytest.mark.parametrize("names", ["abcd", pytest.param("abcdefghij", marks=pytest.mark.full)])
+async def test_replicas_that_gossip_end_equal_after_a_partition_and_a_kill(
+    tmp_path: Path, stack: ExitStack, lines: AsyncExitStack, seed: int, names: str
+) -> None:
+    settings = {
+        "CRDT_STATE_TOPOLOGY": "gossip",
+        "CRDT_STATE_GOSSIP_FAN_OUT": "2",
+        "CRDT_STATE_GOSSIP_ROUNDS_BETWEEN": "3",
+        "CRDT_STATE_ROUND_SECONDS": "0.5",
+    }
+    net = await Net.of(names, settings, tmp_path, stack, lines, Random(seed))
+    half = len(names) // 2
+    await net.all_edit(3)
+    net.part(names[:half], names[half:])
+    await net.all_edit(5)
+    net.servers[names[0]].kill()
+    net.heal()
+    net.servers[names[0]].start()
+    await net.assert_all_show_the_same()
+    net.assert_no_complaints()
