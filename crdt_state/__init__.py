@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from crdt_state.storage.sqlite import SqliteStore
     from crdt_state.sync.exchange import Progress
     from crdt_state.transport.link import Link, Wire
+    from crdt_state.transport.neighbourhood import Neighbourhood
     from crdt_state.transport.replica import Replica
 
 __all__ = [
@@ -103,6 +104,7 @@ __all__ = [
     "MovableList",
     "MultiValueEvent",
     "MultiValueRegister",
+    "Neighbourhood",
     "NotYetReplicated",
     "ObserversFailed",
     "OpenDocument",
@@ -177,6 +179,7 @@ _NAMES_OF = {
     "storage.sqlite": ["SqliteStore"],
     "sync.exchange": ["Progress"],
     "transport.link": ["Link", "Wire"],
+    "transport.neighbourhood": ["Neighbourhood"],
     "transport.replica": ["Replica"],
 }
 

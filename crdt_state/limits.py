@@ -109,6 +109,10 @@ class Limits:
     # Documents that one link talks about at once, but for those that the application has open.
     link_conversations_max: int = 64
     link_refusals_max: int = 64
+    # How long a member's channel is kept when nothing is said on it, and how soon a document that
+    # the member has come for itself is looked at again.
+    link_linger_seconds: float = 5.0
+    link_look_seconds: float = 0.5
     # Before a document that a remote will not have is offered to it again.
     refused_seconds: float = 600.0
     remotes_max: int = 64

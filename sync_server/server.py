@@ -18,10 +18,10 @@ import structlog
 
 from crdt_state.clocks import SystemClock
 from crdt_state.errors import CrdtStateError, SettingsRefused, StoreUnavailable
-from crdt_state.replica.shell import ReplicaShell
 from crdt_state.replica.workers import WorkerProcesses
 from crdt_state.storage.sqlite import SqliteStore
 from crdt_state.transport.listener import Listener
+from crdt_state.transport.replica import Replica
 from crdt_state.transport.websocket_server import Answer, Asked, WebSocketServer
 from sync_server.http import Endpoints, Page, Readiness, Request
 from sync_server.journal import Journal, readings
@@ -70,14 +70,15 @@ class Server:
         metrics = ServerMetrics()
         journal = Journal(metrics, clock)
         workers = WorkerProcesses(limits, count=settings.workers)
-        shell = ReplicaShell(
+        shell = Replica(
             store,
-            workers,
+            incarnation=store.incarnation,
             limits=limits,
             clock=clock,
-            random=dice,
-            is_listening=True,
+            dice=dice,
+            workers=workers,
             witness=journal,
+            is_listening=True,
         )
         async with shell:
             listener = Listener(
@@ -115,6 +116,7 @@ class Server:
             )
             port = await server.start()
             self._announce(port, is_secure=tls is not None)
+            self._join(shell)
             endpoints.readiness = Readiness.READY
             try:
                 await self._stopping.wait()
@@ -127,6 +129,15 @@ class Server:
     def stop(self) -> None:
         """Begin to drain; a second call changes nothing."""
         self._stopping.set()
+
+    def _join(self, replica: Replica) -> None:
+        """Take part in the topology, where there is one."""
+        neighbourhood = self._settings.neighbourhood()
+        if neighbourhood is None:
+            return
+        has_token = self._settings.peer_token_file is not None
+        replica.join(neighbourhood, token=self._settings.peer_token if has_token else None)
+        log.info("joined", topology=neighbourhood.kind, peers=list(neighbourhood.peers))
 
     def _announce(self, port: int, *, is_secure: bool) -> None:
         settings = self._settings

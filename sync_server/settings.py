@@ -40,7 +40,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from crdt_state.errors import KeyNotUsable, SettingsRefused
+from crdt_state.errors import KeyNotUsable, SettingsRefused, UsageError
 from crdt_state.limits import DEFAULT_LIMITS, Limits
 from crdt_state.security.tokens import (
     Authentication,
@@ -50,6 +50,7 @@ from crdt_state.security.tokens import (
     TokenRules,
     parse_keys,
 )
+from crdt_state.transport.neighbourhood import Neighbourhood
 from crdt_state.transport.origin import OriginRules, is_loopback, origin_rules
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ __all__ = [
     "LogLevel",
     "Names",
     "ServerSettings",
+    "TopologyKind",
     "default_store",
     "load",
     "names_of",
@@ -96,6 +98,16 @@ class LogFormat(Enum):
 
     CONSOLE = "console"
     JSON = "json"
+
+
+class TopologyKind(Enum):
+    """Who talks to whom."""
+
+    MESH = "mesh"
+    GOSSIP = "gossip"
+    STAR = "star"
+    MULTI_PRIMARY = "multi-primary"
+    CHAIN = "chain"
 
 
 class LogLevel(Enum):
@@ -200,6 +212,37 @@ class ServerSettings(BaseSettings):
     metrics: bool = True
     """Whether `/metrics` answers."""
 
+    topology: TopologyKind = TopologyKind.MESH
+    """Who talks to whom, where there are `peers`, a `hub`, `primaries` or a `chain`."""
+
+    peers: Listed = ()
+    """Addresses of other replicas, as `ws://host:port`; this one's own among them is left out."""
+
+    advertise: str = ""
+    """The address at which the others dial this replica."""
+
+    hub: str = ""
+    """Of a star, the address of its middle."""
+
+    primaries: Listed = ()
+    """Of multi-primary, their addresses."""
+
+    chain: Listed = ()
+    """Of a chain, the addresses of its members from head to tail."""
+
+    epoch: int = Field(1, ge=1)
+    """Of a chain: raised by whoever changes the order, on all members."""
+
+    gossip_fan_out: int = Field(3, ge=1, le=64)
+    gossip_rounds_between: int = Field(10, ge=1)
+    """Rounds of gossip from one comparison of everything to the next."""
+
+    round_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Between two rounds of a topology; by default 60, of gossip 2."""
+
+    peer_token_file: Path | None = None
+    """A file with the token that this replica shows to those it dials; read for each connection."""
+
     limits: Limits = DEFAULT_LIMITS
 
     @property
@@ -238,6 +281,36 @@ class ServerSettings(BaseSettings):
         return origin_rules(
             host=self.host, allowed_hosts=self.allowed_hosts, allowed_origins=self.allowed_origins
         )
+
+    def neighbourhood(self) -> Neighbourhood | None:
+        """Return the topology that this replica takes part in, if any.  Raises `UsageError`."""
+        kind, seconds = self.topology, self.round_seconds
+        rounds = {} if seconds is None else {"round_seconds": seconds}
+        if kind is TopologyKind.STAR:
+            return Neighbourhood.star(self.hub, self.peers, address=self.advertise, **rounds)
+        if kind is TopologyKind.MULTI_PRIMARY:
+            return Neighbourhood.multi_primary(
+                self.primaries, self.peers, address=self.advertise, **rounds
+            )
+        if kind is TopologyKind.CHAIN:
+            return Neighbourhood.chain(self.chain, self.epoch, address=self.advertise, **rounds)
+        if not self.peers:
+            return None
+        if kind is TopologyKind.GOSSIP:
+            return Neighbourhood.gossip(
+                self.peers,
+                address=self.advertise,
+                fan_out=self.gossip_fan_out,
+                rounds_between=self.gossip_rounds_between,
+                **rounds,
+            )
+        return Neighbourhood.mesh(self.peers, address=self.advertise, **rounds)
+
+    def peer_token(self) -> str:
+        """Read the token for those that are dialled.  Raises `SettingsRefused`."""
+        if self.peer_token_file is None:
+            return ""
+        return _read_text_file(self.peer_token_file, "token", "peer_token_file").strip()
 
     def tls(self) -> ssl.SSLContext | None:
         """Make the TLS context to listen with; None for plain text.  Raises `SettingsRefused`."""
@@ -334,6 +407,17 @@ def unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+NEEDED_BY = {
+    TopologyKind.STAR: ("hub", "advertise"),
+    TopologyKind.MULTI_PRIMARY: ("primaries", "advertise"),
+    TopologyKind.CHAIN: ("chain", "advertise"),
+}
+OWNED_BY = {
+    "hub": TopologyKind.STAR,
+    "primaries": TopologyKind.MULTI_PRIMARY,
+    "chain": TopologyKind.CHAIN,
+}
+
 # --- reading ---------------------------------------------------------------------------------
 
 
@@ -352,6 +436,12 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 
 def _read_key_file(file: Path) -> str:
+    return _read_text_file(
+        file, "key", "jwt_key_file", what_else="; a key is a secret, a key in PEM, or a JWKS"
+    )
+
+
+def _read_text_file(file: Path, kind: str, setting: str, *, what_else: str = "") -> str:
     try:
         with file.open("rb") as opened:
             data = opened.read(KEY_FILE_BYTES_MAX + 1)
@@ -362,9 +452,9 @@ def _read_key_file(file: Path) -> str:
     except OSError as error:
         reason = f"cannot be read ({error.strerror})"
     except UnicodeDecodeError:
-        reason = "is not text; a key is a secret, a key in PEM, or a JWKS"
+        reason = f"is not text{what_else}"
     raise SettingsRefused(
-        (f"the key file {file} {reason}; name another with {names_of('jwt_key_file')}",)
+        (f"the {kind} file {file} {reason}; name another with {names_of(setting)}",)
     )
 
 
@@ -406,6 +496,7 @@ def _contradictions(settings: ServerSettings) -> Iterator[str]:
     yield from _problems_of_limits(settings.limits)
     yield from _problems_of_authentication(settings)
     yield from _problems_of_tls(settings)
+    yield from _problems_of_topology(settings)
     try:
         settings.origin_rules()
     except ValueError as error:
@@ -454,6 +545,39 @@ def _problems_of_authentication(settings: ServerSettings) -> Iterator[str]:
             "authentication everybody there could read and write every document; set "
             f"{file}, or listen on localhost with {names_of('host')}"
         )
+
+
+def _problems_of_topology(settings: ServerSettings) -> Iterator[str]:
+    kind = settings.topology
+    needed = NEEDED_BY.get(kind, ())
+    for name in needed:
+        if not getattr(settings, name):
+            yield f"a {kind.value} needs {name}: set {names_of(name)}"
+    for name, owner in sorted(OWNED_BY.items()):
+        if getattr(settings, name) and kind is not owner:
+            yield (
+                f"{name} is of a {owner.value}, and the topology is {kind.value}: change "
+                f"{names_of('topology')}, or remove {names_of(name)}"
+            )
+    if not all(getattr(settings, name) for name in needed):
+        return
+    try:
+        found = settings.neighbourhood()
+    except UsageError as error:
+        yield f"{error}: change {_names_of_members(kind)}"
+        return
+    if found is not None:
+        try:
+            settings.peer_token()
+        except SettingsRefused as error:
+            yield from error.problems
+    elif settings.peer_token_file is not None:
+        yield f"there is a token for peers, but there are none: set {names_of('peers')}"
+
+
+def _names_of_members(kind: TopologyKind) -> str:
+    names = [*NEEDED_BY.get(kind, ("advertise",)), "peers"]
+    return "; or ".join(str(names_of(name)) for name in names)
 
 
 def _problems_of_tls(settings: ServerSettings) -> Iterator[str]:

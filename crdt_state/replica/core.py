@@ -30,9 +30,10 @@ from crdt_state.replica.quotas import Quotas
 
 if TYPE_CHECKING:
     from crdt_state.clocks import WallTime
-    from crdt_state.identifiers import DocumentId
+    from crdt_state.identifiers import DocumentId, ReplicaId
     from crdt_state.limits import Limits
     from crdt_state.replica.admission import Author
+    from crdt_state.replica.forwarding import Forwarding
     from crdt_state.storage.contract import Write
 
 __all__ = ["Batch", "Decided", "Delivery", "Lost", "ReplicaCore"]
@@ -107,6 +108,10 @@ class ReplicaCore:
     def __init__(self, limits: Limits) -> None:
         self.quotas = Quotas(limits)
         self._documents: dict[DocumentId, DocumentCore] = {}
+        self.forwarding: Forwarding | None = None
+        """The rule of a topology, where there is one."""
+        self.bringers: dict[int, ReplicaId] = {}
+        """Which replica brings under a source, of those that have dialled this one."""
         self._remotes: dict[str, int] = {}
         # In the order of arrival, so that the same calls have the same results.
         self._arrived: dict[DocumentId, None] = {}
@@ -271,7 +276,11 @@ class ReplicaCore:
         remotes = [(source, remote) for remote, source in self._remotes.items()]
         writes: list[Write] = []
         for document, turn in turns.items():
-            writes += self._documents[document].writes(turn, remotes)
+            owed = remotes
+            if self.forwarding is not None:
+                sources = {delta.source for delta in turn.deltas}
+                owed = self.forwarding.narrowed(remotes, sources, self.bringers)
+            writes += self._documents[document].writes(turn, owed)
         self._writing = Batch(writes, turns)
         return self._writing
 

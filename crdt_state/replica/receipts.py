@@ -74,6 +74,9 @@ class Replication:
 class Talker(Protocol):
     """Whoever talks with one replica about one document."""
 
+    peer: ReplicaId
+    """That replica."""
+
     def speak(self) -> None:
         """Say to the table how far the peer holds the document now."""
 
@@ -126,6 +129,15 @@ class Holders:
         for talker in tuple(self._talkers):
             talker.heard(replica, durable)
 
+    def ask(self) -> None:
+        """Have everybody who talks with somebody say how far that is now."""
+        for talker in tuple(self._talkers):
+            talker.speak()
+
+    def talkers_with(self, replica: ReplicaId) -> list[Talker]:
+        """Who talks with this replica about the document now."""
+        return [talker for talker in self._talkers if talker.peer == replica]
+
     def forget(self, replica: ReplicaId) -> None:
         """What this replica said counts no more."""
         self._held.pop(replica, None)
@@ -147,8 +159,7 @@ class Holders:
         receipt = Receipt(self, position)
         self._receipts.add(receipt)
         # A position may be that of another document's commit, of which nothing was sent.
-        for talker in tuple(self._talkers):
-            talker.speak()
+        self.ask()
         return receipt
 
 

@@ -17,7 +17,7 @@ from crdt_state.errors import LimitExceeded, StoreCorrupt
 from crdt_state.storage.contract import Append, ClearOutbox, SetMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId
     from crdt_state.limits import Limits
@@ -113,6 +113,13 @@ class Remotes:
             await self._store.write(
                 [ClearOutbox(remote, entry.document, entry.through) for entry in page]
             )
+
+    async def forget_one_of(self, remotes: Sequence[str]) -> None:
+        """Forget the one of these that is on the list for longest, to make room for another."""
+        for remote in self._known:
+            if remote in remotes:
+                await self.forget(remote)
+                return
 
     async def others_who_hold(self, document: DocumentId, remote: str) -> list[str]:
         """Remotes other than `remote` that hold all that is durable of `document`."""

@@ -9,6 +9,11 @@ whether anybody has them open or not.
 2. A turn ends when the remote has confirmed the document, or will not have it; nothing else ends
    it.  What it would not have gets another turn after `Limits.refused_seconds`.
 3. The outbox is read in pages; nothing here grows with it.
+
+Between members of a topology, which dial one another, a turn lasts until nothing has been edited
+for `Limits.link_linger_seconds` or its place is needed, so that what is edited in a row is
+streamed; and nobody opens a channel for a document that the other has opened on its own connection
+already.
 """
 
 from __future__ import annotations
@@ -21,18 +26,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from crdt_state.clocks import Instant
 from crdt_state.errors import CrdtStateError, DocumentClosed
+from crdt_state.storage.contract import NOTHING, ClearOutbox
 from crdt_state.sync.exchange import Progress
+from crdt_state.topology.contract import dials
 from crdt_state.transport.conversation import Conversation, Tie
 from crdt_state.transport.peer_link import PeerConversation, PeerLine
 from crdt_state.transport.reconnect import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from crdt_state.errors import EditRefused
-    from crdt_state.identifiers import DocumentId
+    from crdt_state.identifiers import DocumentId, ReplicaId
     from crdt_state.replica.remotes import Remotes
     from crdt_state.replica.shell import ReplicaShell
+    from crdt_state.storage.contract import OutboxEntry
     from crdt_state.transport.connection import Dial
 
 __all__ = ["Link", "Refused", "Wire"]
@@ -76,10 +84,12 @@ class Link:
         closed: Callable[[Link], None],
         wire: Wire = Wire.REPLICA,
         token: str | Callable[[], str] | None = None,
+        is_to_member: bool = False,
     ) -> None:
         """For `Replica.connect`; `closed` is called when this begins to close.
 
         `token` is said in the greeting of our own protocol; over y-websocket `dial` brings it.
+        `is_to_member` where the remote takes part in the same topology: it may dial us, too.
         """
         self.remote = url.rstrip("/")
         self.source = shell.new_source()
@@ -101,6 +111,13 @@ class Link:
                 owes_more=self.look_again,
             )
         self._conversations: dict[DocumentId, Conversation | PeerConversation] = {}
+        self.line_changed: Callable[[], None] = _nothing
+        """Called when the connection of our own protocol has come, gone or failed."""
+        self._is_to_member = is_to_member
+        self._quiet_since: dict[DocumentId, Instant] = {}
+        """Turns that last though the remote has confirmed everything."""
+        self._is_to_compare = False
+        self._looking_again: asyncio.TimerHandle | None = None
         self._turns: dict[DocumentId, None] = {}
         """Of the conversations, those about documents that are only owed, in their order."""
         self._ending: dict[DocumentId, asyncio.Task[None]] = {}
@@ -135,6 +152,22 @@ class Link:
         Where it is `Progress.REFUSED`, the remote does not let us in; `last_error` says why.
         """
         return self._progress
+
+    @property
+    def peer(self) -> ReplicaId | None:
+        """Who is at the other end, once it has said so; over y-websocket nobody does."""
+        welcome = None if self._line is None else self._line.welcome
+        return None if welcome is None else welcome.replica
+
+    @property
+    def is_to_itself(self) -> bool:
+        """Whether the remote turned out to be this replica."""
+        return self._line is not None and self._line.is_to_itself
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection of our own protocol on which both have greeted."""
+        return self._line is not None and self._line.is_up
 
     @property
     def last_error(self) -> str | None:
@@ -218,6 +251,8 @@ class Link:
             self._is_closed = True
             self._closed(self)
         self._shell.core.remote_left(self.remote, self.source)
+        if self._looking_again is not None:
+            self._looking_again.cancel()
         if self._begun is not None:
             self._begun.cancel()
             await asyncio.gather(self._begun, return_exceptions=True)
@@ -234,6 +269,24 @@ class Link:
     def look_again(self) -> None:
         """Look into the outbox for documents that have come to be owed."""
         self._look.set()
+        if self._is_to_member:
+            self._has_changed.set()
+
+    def compare(self) -> None:
+        """Give every document that is here a turn: what either side lacks then comes to it."""
+        self._is_to_compare = True
+        self.look_again()
+
+    def delivered(self, documents: Iterable[DocumentId]) -> None:
+        """Of these documents something new is durable here: a member is told soon."""
+        if not self._is_to_member:
+            return
+        now = self._shell.clock.now()
+        for document in documents:
+            if document in self._quiet_since:
+                self._quiet_since[document] = now
+            if document not in self._conversations:
+                self.look_again()
 
     def _converse(self, document: DocumentId) -> Conversation | PeerConversation:
         behind = self._ending.get(document)
@@ -251,6 +304,7 @@ class Link:
         """End a conversation in the background."""
         talk = self._conversations.pop(document)
         self._turns.pop(document, None)
+        self._quiet_since.pop(document, None)
         self._last_error = talk.last_error or self._last_error
         task = asyncio.create_task(self._close(talk))
         self._ending[document] = task
@@ -298,9 +352,17 @@ class Link:
         try:
             while page := await self._shell.store.outbox(self.remote, after=after, limit=PAGE):
                 after = page[-1].document
-                for document in (entry.document for entry in page):
-                    is_all &= await self._give_turn(document)
-            await self._until(lambda: not self._turns and not self._ending)
+                for entry in page:
+                    if not await self._is_cleared(entry):
+                        is_all &= await self._give_turn(entry.document)
+            if self._is_to_compare:
+                self._is_to_compare = False
+                await self._give_turns_to_all()
+            # A member that is slow over one document is not to be told late of all others.
+            await self._until(
+                lambda: self._are_turns_over() or (self._is_to_member and self._look.is_set())
+            )
+            is_all &= self._are_turns_over()
         except BaseException:
             self._waiting = waiting + self._waiting
             raise
@@ -313,16 +375,64 @@ class Link:
             if not waiter.done():
                 waiter.set_result(list(self._opened_while_owed))
 
+    async def _give_turns_to_all(self) -> None:
+        after = ""
+        while page := await self._shell.store.list(after=after, limit=PAGE):
+            after = page[-1].document
+            for line in page:
+                await self._give_turn(line.document)
+
+    async def _is_cleared(self, entry: OutboxEntry) -> bool:
+        """Whether a member that has dialled us holds it, as it has said there: then owe it no more.
+
+        Raises `StoreError`.
+        """
+        if not self._is_to_member or self.peer is None or entry.document in self._conversations:
+            return False
+        holders = self._shell.holdings.of(entry.document)
+        holders.ask()
+        if dict(holders.durable()).get(self.peer, NOTHING) < entry.through:
+            return False
+        await self._shell.store.write([ClearOutbox(self.remote, entry.document, entry.through)])
+        return True
+
+    def _has_come_for(self, document: DocumentId) -> bool:
+        """Whether the remote has opened this document on a connection of its own."""
+        if not self._is_to_member or self.peer is None:
+            return False
+        talk = self._conversations.get(document)
+        mine = talk.channel if isinstance(talk, PeerConversation) else None
+        talkers = self._shell.holdings.of(document).talkers_with(self.peer)
+        return any(talker is not mine for talker in talkers)
+
+    def _are_turns_over(self) -> bool:
+        return len(self._turns) == len(self._quiet_since) and not self._ending
+
+    def _look_again_later(self) -> None:
+        def look() -> None:
+            self._looking_again = None
+            self.look_again()
+
+        if self._looking_again is None:
+            seconds = self._shell.limits.link_look_seconds
+            self._looking_again = asyncio.get_running_loop().call_later(seconds, look)
+
     async def _give_turn(self, document: DocumentId) -> bool:
         """Begin a document's turn when there is a place; False where it is not its time yet."""
+        if document in self._turns and self._is_to_member:
+            return True
         if document in self._conversations:
             self._opened_while_owed[document] = None
             return True
+        if self._has_come_for(document):
+            self._look_again_later()
+            return False
         if self._resting.get(document, self._shell.clock.now()) > self._shell.clock.now():
             return False
         self._resting.pop(document, None)
         self._is_giving_turns = True
-        await self._until(self._has_place)
+        if not self._has_place():
+            await self._until(self._has_place, may_linger=False)
         if document in self._conversations:
             self._opened_while_owed[document] = None
         else:
@@ -335,7 +445,7 @@ class Link:
         places = max(1, self._shell.limits.link_conversations_max - open_ones)
         return len(self._turns) + len(self._ending) < places
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
+    async def _until(self, condition: Callable[[], bool], *, may_linger: bool = True) -> None:
         while True:
             self._has_changed.clear()
             for document in tuple(self._turns):
@@ -343,11 +453,25 @@ class Link:
                 if talk.unwelcome_seconds is not None:
                     self._rest(document, talk.unwelcome_seconds)
                     self._end(document)
-                elif talk.progress is Progress.IN_SYNC:
+                elif talk.progress is not Progress.IN_SYNC:
+                    self._quiet_since.pop(document, None)
+                elif not may_linger or not self._lingers(document):
                     self._end(document)
             if condition():
                 return
             await self._has_changed.wait()
+
+    def _lingers(self, document: DocumentId) -> bool:
+        """Whether a turn lasts though the remote has confirmed everything."""
+        if not self._is_to_member:
+            return False
+        now = self._shell.clock.now()
+        since = self._quiet_since.setdefault(document, now)
+        if now - since >= self._shell.limits.link_linger_seconds:
+            return False
+        me, peer = self._shell.store.replica_id, self.peer
+        # Where both have opened it, one of the two is enough, and both know whose.
+        return peer is None or dials(me, peer) or not self._has_come_for(document)
 
     def _rest(self, document: DocumentId, seconds: float) -> None:
         if len(self._resting) >= RESTING_MAX:
@@ -378,10 +502,15 @@ class Link:
             if isinstance(talk, PeerConversation):
                 talk.line_changed()
         self.progress_changed()
+        self.line_changed()
 
     def _was_refused(self, refused: EditRefused) -> None:
         size = sum(map(len, refused.updates))
         self._refusals.append(Refused(refused.document, refused.code, refused.reason, size))
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _report(what: str, error: Exception) -> None:

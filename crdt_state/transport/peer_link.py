@@ -100,6 +100,8 @@ class PeerLine:
         """How far the connection is; REFUSED stands until the remote lets us in or is not there."""
         self.welcome: Welcome | None = None
         """Who is at the other end, of the connection that there is or was last."""
+        self.is_to_itself = False
+        """Whether this replica was found to be at the other end."""
         self._shell = shell
         self._remote = remote
         self._remotes = remotes
@@ -276,6 +278,7 @@ class PeerLine:
         if welcome.version != VERSION:
             raise RemoteProtocolError(f"version {welcome.version} was not offered")
         if welcome.replica == self._shell.store.replica_id:
+            self.is_to_itself = True
             raise RemoteProtocolError("this is the replica itself; connect to another one")
         self._shell.holdings.met(welcome.replica, welcome.incarnation)
         if await self._remotes.met(self._remote, welcome.replica, welcome.incarnation):
@@ -352,6 +355,11 @@ class PeerConversation:
             await self._shell.settled(self.document)
         finally:
             self._awaited_by -= 1
+
+    @property
+    def channel(self) -> Channel | None:
+        """The channel that is open now, or being opened."""
+        return self._channel
 
     @property
     def is_awaited(self) -> bool:

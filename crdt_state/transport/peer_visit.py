@@ -264,6 +264,7 @@ class PeerVisit:
 
     def left(self, seat: _Seat) -> None:
         """A channel is over."""
+        self._shell.core.bringers.pop(seat.channel.source, None)
         if self._seats.get(seat.channel.document) is seat:
             del self._seats[seat.channel.document]
             if self._account is not None:
@@ -278,13 +279,15 @@ class PeerVisit:
 
     def new_channel(self, document: DocumentId, seat: _Seat, number: int) -> Channel:
         """The channel of a seat."""
+        source = self._shell.new_source()
+        self._shell.core.bringers[source] = self._peer
         return Channel(
             self._shell,
             self.wire,
             document,
             seat,
             peer=self._peer,
-            source=self._shell.new_source(),
+            source=source,
             author=self._author_at(document),
             name=self._name,
             number=number,

@@ -20,7 +20,7 @@ import secrets
 from typing import TYPE_CHECKING, Self
 
 from crdt_state.clocks import HybridClock, SystemClock
-from crdt_state.errors import AlreadyConnected, LimitExceeded
+from crdt_state.errors import AlreadyConnected, LimitExceeded, UsageError
 from crdt_state.identifiers import document_id
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.replica.open_document import OpenDocument
@@ -29,19 +29,27 @@ from crdt_state.replica.shell import ReplicaShell
 from crdt_state.replica.workers import InProcess
 from crdt_state.storage.sqlite import SqliteStore
 from crdt_state.transport.link import Link, Wire
+from crdt_state.transport.listening import Listening
+from crdt_state.transport.neighbours import Neighbours
 from crdt_state.transport.websocket import WebSocketDial
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable, Generator
+    import ssl
+    from collections.abc import AsyncIterator, Callable, Generator, Sequence
     from random import Random
     from types import TracebackType
 
     from crdt_state.clocks import Clock
     from crdt_state.identifiers import DocumentId, Incarnation
     from crdt_state.limits import Limits
+    from crdt_state.replica.core import Batch
+    from crdt_state.replica.witness import Witness
+    from crdt_state.replica.workers import Workers
+    from crdt_state.security.tokens import Authentication
     from crdt_state.storage.contract import Store
     from crdt_state.transport.connection import Dial
+    from crdt_state.transport.neighbourhood import Neighbourhood
 
 __all__ = ["Replica"]
 
@@ -52,15 +60,35 @@ class Replica(ReplicaShell):
     """A replica over a store.  `Replica.open` is the usual way to have one."""
 
     def __init__(
-        self, store: Store, *, incarnation: Incarnation, limits: Limits, clock: Clock, dice: Random
+        self,
+        store: Store,
+        *,
+        incarnation: Incarnation,
+        limits: Limits,
+        clock: Clock,
+        dice: Random,
+        workers: Workers | None = None,
+        witness: Witness | None = None,
+        is_listening: bool = False,
     ) -> None:
-        super().__init__(store, InProcess(limits), limits=limits, clock=clock, random=dice)
+        """As `ReplicaShell`; without `workers` documents are integrated in this process."""
+        super().__init__(
+            store,
+            workers or InProcess(limits),
+            limits=limits,
+            clock=clock,
+            random=dice,
+            is_listening=is_listening,
+            witness=witness,
+        )
         self._incarnation = incarnation
         self._stamps = HybridClock(clock, drift_seconds_max=limits.register_drift_seconds_max)
         self._open: dict[DocumentId, OpenDocument] = {}
         self._opening: dict[DocumentId, asyncio.Task[OpenDocument]] = {}
         self._links: list[Link] = []
         self._remotes = Remotes(store, self.core, limits)
+        self._neighbours: Neighbours | None = None
+        self._listenings: list[Listening] = []
 
     @staticmethod
     def open(
@@ -79,6 +107,10 @@ class Replica(ReplicaShell):
 
     async def close(self) -> None:
         """Hang up, make everything durable, let go of the file."""
+        for listening in tuple(self._listenings):
+            await listening.close()
+        if self._neighbours is not None:
+            await self._neighbours.close()
         for link in tuple(self._links):
             await link.close()
         openings = tuple(self._opening.values())
@@ -137,6 +169,74 @@ class Replica(ReplicaShell):
                 del self._open[document]
                 await asyncio.gather(*(link.unfollow(document) for link in self._links))
 
+    # --- a topology --------------------------------------------------------------------------
+
+    @property
+    def neighbours(self) -> Neighbours | None:
+        """The topology that this replica takes part in."""
+        return self._neighbours
+
+    def join(
+        self,
+        neighbourhood: Neighbourhood,
+        *,
+        token: str | Callable[[], str] | None = None,
+        dial: Dial | None = None,
+    ) -> Neighbours:
+        """Take part in a topology, in the background: dial its members, and forward by its rule.
+
+        So that they can dial this replica, it has to `listen`.  `token` is as in `connect`.
+        Raises `UsageError` where it takes part in one already.
+        """
+        if self._neighbours is not None:
+            raise UsageError("this replica takes part in a topology already; close that first")
+
+        def connect(url: str) -> Link:
+            return self._connect(url, token=token, dial=dial, wire=Wire.REPLICA, is_to_member=True)
+
+        def left() -> None:
+            self._neighbours = None
+
+        self._neighbours = Neighbours(
+            self, self._remotes, neighbourhood, connect=connect, closed=left
+        )
+        self._neighbours.begin()
+        return self._neighbours
+
+    async def listen(
+        self,
+        host: str = "localhost",
+        port: int = 0,
+        *,
+        authentication: Authentication | None = None,
+        allowed_hosts: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
+    ) -> Listening:
+        """Let others dial this replica, over both wires, until the result or this is closed.
+
+        `port` 0 takes any free one: the result's `url` says which.  Without `authentication`
+        everybody who reaches the address may read and write everything, so it has to be one of
+        this machine only.  `allowed_hosts` are further names by which this machine is dialled.
+        Raises `UsageError` where anybody could write, and `OSError` when the address cannot be had.
+        """
+        listening = await Listening.begin(
+            self,
+            host,
+            port,
+            authentication=authentication,
+            allowed_hosts=allowed_hosts,
+            tls=tls,
+            closed=self._listenings.remove,
+        )
+        self._is_listening = True
+        self._listenings.append(listening)
+        return listening
+
+    def _deliver(self, batch: Batch) -> None:
+        super()._deliver(batch)
+        for link in self._links:
+            link.delivered(batch.turns)
+
     # --- links -------------------------------------------------------------------------------
 
     def connect(
@@ -156,6 +256,17 @@ class Replica(ReplicaShell):
         Raises `ValueError` for what is no such address, `AlreadyConnected`, and `LimitExceeded`
         beyond `Limits.remotes_max`.
         """
+        return self._connect(url, token=token, dial=dial, wire=wire)
+
+    def _connect(
+        self,
+        url: str,
+        *,
+        token: str | Callable[[], str] | None,
+        dial: Dial | None,
+        wire: Wire,
+        is_to_member: bool = False,
+    ) -> Link:
         if not url.startswith(("ws://", "wss://")):
             raise ValueError(
                 f"{url!r} is not the address of a server; it begins with ws:// or wss://"
@@ -166,7 +277,14 @@ class Replica(ReplicaShell):
         if dial is None:
             dial = WebSocketDial(self.limits, token=token if wire is Wire.Y_WEBSOCKET else None)
         link = Link(
-            self, self._remotes, url, dial, closed=self._links.remove, wire=wire, token=token
+            self,
+            self._remotes,
+            url,
+            dial,
+            closed=self._links.remove,
+            wire=wire,
+            token=token,
+            is_to_member=is_to_member,
         )
         link.begin()
         self._links.append(link)

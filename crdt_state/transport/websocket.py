@@ -138,6 +138,8 @@ class WebSocketDial:
             raise ConnectionEnded(1002, str(error)) from None
         except TimeoutError as error:
             raise OSError("the handshake took too long") from error
+        except ConnectionClosed as closed:
+            raise OSError("the connection was lost before the handshake was over") from closed
         except InvalidHandshake as error:
             status = getattr(getattr(error, "response", None), "status_code", None)
             code = {401: 4401, 403: 4403, 404: 4404}.get(status or 0, 1002)

@@ -184,6 +184,15 @@ def test_a_key_may_stand_in_a_file(tmp_path: Path) -> None:
         ({"tls_key": "/x", "tls_certificate": "/y"}, "the certificate and key cannot be used"),
         ({"allowed_origins": ["localhost"]}, "'localhost' is not an origin"),
         ({"allowed_hosts": "a:1"}, "'a:1' is not a host"),
+        ({"peers": "a:1"}, "begins with ws:// or wss://: change --adv"),
+        ({"hub": "ws://a:1"}, "hub is of a star, and the topology is mesh: change --topology"),
+        ({"topology": "ring"}, "topology has to be 'mesh', 'gossip', 'star'"),
+        ({"topology": "chain", "chain": "ws://a:1"}, "a chain needs advertise: set --advertise"),
+        ({"peer_token_file": "/x"}, "there is a token for peers, but there are none: set --peers"),
+        (
+            {"peers": "ws://a:1", "peer_token_file": "/does/not/exist"},
+            "the token file /does/not/exist cannot be read",
+        ),
     ],
 )
 def test_a_bad_value_gets_one_sentence_that_says_what_to_change(
@@ -193,6 +202,23 @@ def test_a_bad_value_gets_one_sentence_that_says_what_to_change(
     assert sentence in problem
     assert "pydantic" not in problem
     assert "\n" not in problem
+
+
+def test_peers_make_a_mesh() -> None:
+    settings = load({"peers": "ws://a:1, ws://b:1"})
+    found = settings.neighbourhood()
+    assert found is not None
+    assert (found.kind, found.peers) == ("mesh", ("ws://a:1", "ws://b:1"))
+    assert load().neighbourhood() is None
+
+
+def test_a_token_for_peers_is_read_anew_each_time(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    settings = load({"peers": "ws://a:1", "peer_token_file": file})
+    assert settings.peer_token() == "first"
+    file.write_text("second\n")
+    assert settings.peer_token() == "second"
 
 
 def test_a_sentence_names_flag_variable_and_key() -> None:

@@ -61,6 +61,17 @@ WORDS = {
     "log_level": "debug, info, warning or error.",
     "workers": "Processes that open foreign documents.",
     "metrics": "Whether /metrics answers.",
+    "topology": "mesh, gossip, star, multi-primary or chain; for replicas that dial one another.",
+    "peers": "Addresses of other replicas, ws://host:port, separated by commas.",
+    "advertise": "The address at which the others dial this replica.",
+    "hub": "Of a star, the address of its middle.",
+    "primaries": "Of multi-primary, their addresses, separated by commas.",
+    "chain": "Of a chain, the addresses from head to tail, separated by commas.",
+    "epoch": "Of a chain: raised with every change of the order.",
+    "gossip_fan_out": "Of gossip, to how many at once.",
+    "gossip_rounds_between": "Of gossip, rounds between comparisons of everything.",
+    "round_seconds": "Between rounds of a topology; by default 60, of gossip 2.",
+    "peer_token_file": "A file with the token shown to peers; read for each connection.",
 }
 """What a flag is for.  A setting without words here is a flag without help, not a lost one."""
 
