@@ -146,7 +146,7 @@ class Channel:
         self._sent = Sent()
         self._shortfall = Shortfall(source, shell.limits)
         self._is_behind = True
-        self._is_confirmed = False
+        self.is_confirmed = False
         """Whether what the peer said that it held is known to be on its disk."""
         self.has_begun = False
         """Whether the peer has told us what it holds: it lets us in."""
@@ -228,7 +228,7 @@ class Channel:
     @property
     def has_confirmed_all(self) -> bool:
         """Whether the peer holds, durably, everything of the document that was delivered."""
-        is_all_sent = self._is_confirmed and not self._is_behind and not self._queue
+        is_all_sent = self.is_confirmed and not self._is_behind and not self._queue
         return is_all_sent and self._sent.is_all_durable
 
     def holds_through(self) -> Sequence:
@@ -396,7 +396,7 @@ class Channel:
 
     def _was_confirmed(self) -> None:
         if not self.is_over:
-            self._is_confirmed = True
+            self.is_confirmed = True
             self.speak()
             self._attendant.progressed()
 

@@ -505,7 +505,8 @@ class PeerConversation:
             self._show_progress(Progress.CATCHING_UP)
         elif not self._is_to_be_cleared:
             self._show_progress(Progress.IN_SYNC)
-        self._ask_for_those_who_wait(channel)
+        if channel.is_confirmed:  # before, it would be answered too early to be in sync by it
+            self._ask_for_those_who_wait(channel)
         if self._clearing is None and self._is_worth_clearing(channel):
             self._clearing = asyncio.create_task(self._clear_outbox(channel))
 

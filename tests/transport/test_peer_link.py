@@ -7,6 +7,8 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+import pytest
+
 from crdt_state.identifiers import Incarnation, ReplicaId
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.protocol.peer.conversation import Role, SyncProtocol
@@ -20,6 +22,10 @@ from crdt_state.protocol.peer.messages import (
     Updates,
     Welcome,
 )
+from crdt_state.protocol.ywebsocket import SyncStep1
+from crdt_state.protocol.ywebsocket import encode as encode_for_yjs
+from crdt_state.sync.exchange import Progress
+from crdt_state.transport.channel import Channel
 from crdt_state.transport.link import Link, Wire
 from crdt_state.transport.memory import MemoryConnection, memory_pair
 from crdt_state.transport.replica import Replica
@@ -66,7 +72,9 @@ class ByHand:
                     self.heard.append(message)
             self.send()
 
-    async def welcome(self, *, update_bytes_max: int = 1 << 24) -> None:
+    async def welcome(
+        self, *, update_bytes_max: int = 1 << 24, message_bytes_max: int = 1 << 25
+    ) -> None:
         await until(lambda: bool(self.ends))
         await self.hear(Hello)
         self.protocol.greet(
@@ -74,7 +82,7 @@ class ByHand:
                 version=1,
                 replica=ReplicaId(b"s" * 16),
                 incarnation=Incarnation(b"j" * 16),
-                message_bytes_max=1 << 25,
+                message_bytes_max=message_bytes_max,
                 update_bytes_max=update_bytes_max,
                 credit=1 << 20,
             )
@@ -209,3 +217,96 @@ async def test_a_remote_that_says_nothing_is_hung_up_on() -> None:
         link = remote.joined(replica)
         await until(lambda: len(remote.ends) > 1, turns=200_000)
         assert link.last_error is not None
+
+
+async def test_who_has_waited_until_all_is_in_sync_sees_that_it_is() -> None:
+    remote = ByHand()
+    async with opened_replica() as replica:
+        await replica.document("notes")
+        link = remote.joined(replica)
+        synced = asyncio.create_task(link.synced())
+        await remote.welcome()
+        asked: Open = await remote.hear(Open)
+        remote.protocol.answer(asked.channel, b"\x00", 0)
+        remote.send()
+        hearing = asyncio.create_task(remote.hear(Close))
+        await synced
+        assert link.progress is Progress.IN_SYNC
+        hearing.cancel()
+
+
+async def test_a_remote_that_speaks_another_protocol_is_named_as_such() -> None:
+    remote = ByHand()
+    async with opened_replica() as replica:
+        link = remote.joined(replica)
+        await until(lambda: bool(remote.ends))
+        remote.ends[-1].send(encode_for_yjs(SyncStep1(b"\x00")))  # as servers of Yjs documents do
+        await until(lambda: link.progress is Progress.REFUSED or bool(link.last_error))
+        assert link.last_error is not None
+        assert "wire=Wire.Y_WEBSOCKET" in link.last_error
+
+
+async def test_a_server_without_our_protocol_is_named_as_such() -> None:
+    remote = ByHand()
+    async with opened_replica() as replica:
+        link = remote.joined(replica)
+        await until(lambda: bool(remote.ends))
+        await remote.ends[-1].close(4404, "not a document")
+        await until(lambda: bool(link.last_error))
+        assert link.last_error is not None
+        assert "wire=Wire.Y_WEBSOCKET" in link.last_error
+
+
+async def test_an_update_beyond_a_message_of_the_remote_is_handed_back() -> None:
+    remote = ByHand()
+    async with opened_replica() as replica:
+        document = await replica.document("notes")
+        document.text("text").insert(0, "x" * 5_000)
+        await document.saved()
+        link = remote.joined(replica)
+        await remote.welcome(update_bytes_max=2_000, message_bytes_max=2_000)
+        asked: Open = await remote.hear(Open)
+        remote.protocol.answer(asked.channel, b"\x00", 0)
+        remote.send()
+        closed: Close = await remote.hear(Close)
+        assert (closed.channel, closed.code) == (asked.channel, 1009)
+        again: Open = await remote.hear(Open)  # to see what the remote holds, and give way
+        remote.protocol.answer(again.channel, b"\x00", 0)
+        remote.send()
+        hearing = asyncio.create_task(remote.hear(Hello))
+        await until(lambda: bool(link.refusals))
+        hearing.cancel()
+        assert [refused.code for refused in link.refusals] == [4413]
+        assert len(remote.ends) == 1, "the connection went on"
+
+
+async def test_what_nobody_expects_in_a_channel_is_reported_and_ends_that_channel_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    remote = ByHand()
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    async with opened_replica() as replica:
+        await replica.document("notes")
+        await replica.document("other")
+        remote.joined(replica)
+        await remote.welcome()
+        opened: dict[str, Open] = {}
+        while len(opened) < 2:
+            each: Open = await remote.hear(Open)
+            opened[each.document] = each
+
+        async def fail(_: Channel, __: bytes) -> None:
+            raise RuntimeError("a bug")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Channel, "_begin", fail)
+            remote.protocol.answer(opened["notes"].channel, b"\x00", 0)
+            remote.send()
+            closed: Close = await remote.hear(Close)
+        assert (closed.channel, closed.code) == (opened["notes"].channel, 1013)
+        assert [str(report["exception"]) for report in reports] == ["a bug"]
+        remote.protocol.answer(opened["other"].channel, b"\x00", 0)
+        remote.protocol.say(Barrier(opened["other"].channel))
+        remote.send()
+        assert (await remote.hear(Passed)).channel == opened["other"].channel
