@@ -64,6 +64,9 @@ class Limits:
     log_updates_before_fold: int = 500
     log_bytes_before_fold: int = 128 * 1024
 
+    # Between two times that some documents are read again (replica/verification).
+    verification_seconds: float = 60.0
+
     # What is kept in memory.
     open_documents_bytes_max: int = 256 * 1024 * 1024
     encodings_cached_bytes_max: int = 128 * 1024 * 1024
