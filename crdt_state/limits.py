@@ -127,6 +127,11 @@ class Limits:
     walk_requests_max: int = 64
     walk_differences_max: int = 4_000_000
 
+    # Scopes that one connection of our own protocol may keep in step (transport/scope_*).
+    scopes_max: int = 256
+    # Messages about them that have been heard and not dealt with, before no more are read.
+    scope_messages_max: int = 128
+
     # Who is known beside those that were configured (topology).
     members_max: int = 1_024
     member_address_bytes_max: int = 2_048

@@ -365,10 +365,14 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """Documents in the order of their last sequences: all there are up to `through`."""
+    """Documents in the order of their last sequences: all there are up to `through`.
+
+    If `is_all`, there is nothing behind that.
+    """
 
     heads: tuple[Head, ...]
     through: Sequence
+    is_all: bool
 
 
 @dataclass(frozen=True, slots=True)

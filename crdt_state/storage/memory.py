@@ -512,7 +512,7 @@ class MemoryStore:
                 left -= length
             found.append(Head(name, last, updates))
         is_all = len(found) == len(lasts)
-        return Heads(tuple(found), self._sequence if is_all else found[-1].last)
+        return Heads(tuple(found), self._sequence if is_all else found[-1].last, is_all)
 
     async def scopes(self, *, after: Scope | None = None, limit: int = 1_000) -> tuple[Scope, ...]:
         """Scopes that have had a leaf, in their order."""

@@ -160,9 +160,8 @@ def list_heads(connection: Connection, scope: Scope, after: int, limit: int, siz
             if left < 0:
                 break
             found.append(Head(DocumentId(name), Sequence(last), updates))
-    if len(found) < len(lasts):
-        through = found[-1].last
-    return Heads(tuple(found), Sequence(through))
+    is_all = len(found) == len(lasts)
+    return Heads(tuple(found), Sequence(through if is_all else found[-1].last), is_all)
 
 
 def _read_behind(

@@ -33,7 +33,7 @@ from crdt_state.transport.websocket import WebSocketDial
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable, Generator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable
     from random import Random
     from types import TracebackType
 
@@ -146,12 +146,14 @@ class Replica(ReplicaShell):
         token: str | Callable[[], str] | None = None,
         dial: Dial | None = None,
         wire: Wire = Wire.Y_WEBSOCKET,
+        scopes: Iterable[str] = (),
     ) -> Link:
         """Keep in step with the server at `url`, in the background, until the link is closed.
 
         `token` is a bearer token, or a function that gives a fresh one for each connection.
         `wire` is what is spoken: y-websocket, or our own protocol with a server that has it
-        switched on; receipts are fulfilled over the latter.
+        switched on; receipts are fulfilled over the latter.  `scopes` are kept in step whole, open
+        or not, over our own protocol; see `Link.subscribe`, and its errors.
         Raises `ValueError` for what is no such address, `AlreadyConnected`, and `LimitExceeded`
         beyond `Limits.remotes_max`.
         """
@@ -167,6 +169,8 @@ class Replica(ReplicaShell):
         link = Link(
             self, self._remotes, url, dial, closed=self._links.remove, wire=wire, token=token
         )
+        for scope in scopes:
+            link.subscribe(scope)
         link.begin()
         self._links.append(link)
         for opened in self._open.values():

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BATCH_BYTES",
+    "LEAF_BYTES",
+    "PARCEL_BYTES_MAX",
     "Answer",
     "Ask",
     "Bring",
@@ -53,10 +55,14 @@ BATCH_BYTES: Final = 56 * 1024
 PARCEL_BYTES_MAX: Final = 32 * 1024
 """What one document takes of a batch; a larger difference goes through a channel of its own."""
 
+PARCELS_MAX: Final = 1_024
+
 SHORT_BYTES = 128
 """Below this nothing is compressed."""
 
-MARK_BYTES, ROOT_BYTES, LEAF_BYTES = 24, 32, 8
+MARK_BYTES: Final = 24
+ROOT_BYTES: Final = 32
+LEAF_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +317,7 @@ def batches(parcels: Iterable[Parcel]) -> Iterator[tuple[bytes, int]]:
         entry = _entry(parcel)
         if len(entry) > PARCEL_BYTES_MAX:
             entry = _entry(Parcel(parcel.document, is_apart=True))
-        if coded and size + len(entry) > BATCH_BYTES:
+        if coded and (size + len(entry) > BATCH_BYTES or len(coded) == PARCELS_MAX):
             yield _pack(coded), len(coded)
             coded, size = [], 0
         coded.append(entry)
@@ -326,7 +332,7 @@ def unpack(batch: bytes) -> tuple[Parcel, ...]:
         return ()
     try:
         reader = Reader(_inflated(batch))
-        parcels = tuple(_parcel(reader) for _ in range(reader.varuint()))
+        parcels = tuple(_parcel(reader) for _ in range(_count(reader)))
         reader.finish()
     except CodingError as error:
         raise RemoteProtocolError(f"not a batch of documents: it {error}") from None
@@ -367,6 +373,13 @@ def _inflated(batch: bytes) -> bytes:
     if len(content) != size or not inflater.eof or inflater.unused_data:
         raise CodingError(f"does not hold the {size:,} bytes it says")
     return content
+
+
+def _count(reader: Reader) -> int:
+    count = reader.varuint()
+    if count > PARCELS_MAX:
+        raise CodingError(f"holds {count:,} documents, and {PARCELS_MAX:,} are allowed")
+    return count
 
 
 def _parcel(reader: Reader) -> Parcel:
