@@ -66,6 +66,9 @@ class Limits:
     log_updates_before_fold: int = 500
     log_bytes_before_fold: int = 128 * 1024
 
+    # Between two times that some documents are read again (replica/verification).
+    verification_seconds: float = 60.0
+
     # What is kept in memory.
     open_documents_bytes_max: int = 256 * 1024 * 1024
     encodings_cached_bytes_max: int = 128 * 1024 * 1024
@@ -135,6 +138,11 @@ class Limits:
     walk_message_bytes_max: int = 1024 * 1024
     walk_requests_max: int = 64
     walk_differences_max: int = 4_000_000
+
+    # Scopes that one connection of our own protocol may keep in step (transport/scope_*).
+    scopes_max: int = 256
+    # Messages about them that have been heard and not dealt with, before no more are read.
+    scope_messages_max: int = 128
 
     # Who is known beside those that were configured (topology).
     members_max: int = 1_024

@@ -75,6 +75,11 @@ class Journal:
         self._metrics.repaired()
         log.info("split surrogate pairs repaired", document=document)
 
+    def unsound(self, document: DocumentId, what: str) -> None:
+        """Say that a document is not what it was."""
+        self._metrics.document_unsound()
+        log.error("document unsound", document=document, reason=what)
+
     def sent_away(self, departure: Departure) -> None:
         """Say who was refused, and why; sparingly, because a program comes back for ever."""
         reported = self._departures.report((departure.name, departure.code), self._clock.now())

@@ -109,6 +109,7 @@ class ServerMetrics:
         self._store_errors = counter("store_errors", "Times that the store failed.")
         self._folds = counter("folds", "Logs folded into a checkpoint.")
         self._set_aside = counter("documents_set_aside", "Documents set aside for a person.")
+        self._unsound = counter("documents_unsound", "Documents that are not what they were.")
         self._repairs = counter("surrogate_repairs", "Repairs of split surrogate pairs.")
 
     def render(self) -> bytes:
@@ -154,6 +155,10 @@ class ServerMetrics:
     def document_set_aside(self) -> None:
         """Count a document that needs a person."""
         self._set_aside.inc()
+
+    def document_unsound(self) -> None:
+        """Count a document that is not what it was."""
+        self._unsound.inc()
 
     def repaired(self) -> None:
         """Count a repair."""

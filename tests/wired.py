@@ -165,6 +165,7 @@ class Witnessing:
         self.folds: list[tuple[DocumentId, int]] = []
         self.aside: list[tuple[DocumentId, str]] = []
         self.repairs: list[DocumentId] = []
+        self.unsounds: list[tuple[DocumentId, str]] = []
         self.refusals: list[Refusal] = []
 
     def committed(self, batch: Batch, seconds: float) -> None:
@@ -187,6 +188,9 @@ class Witnessing:
 
     def repaired(self, document: DocumentId) -> None:
         self.repairs.append(document)
+
+    def unsound(self, document: DocumentId, what: str) -> None:
+        self.unsounds.append((document, what))
 
 
 class Shell(ReplicaShell):

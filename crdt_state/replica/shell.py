@@ -39,6 +39,9 @@ from crdt_state.replica.document_core import LOCAL, SET_ASIDE, DocumentCore
 from crdt_state.replica.encodings import Encodings
 from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.replica.receipts import Holdings
+from crdt_state.replica.tries import Tries
+from crdt_state.replica.verification import Verification
+from crdt_state.replica.watching import Watching
 from crdt_state.replica.witness import Silent
 from crdt_state.storage.contract import NOTHING, SetMetadata
 
@@ -97,6 +100,9 @@ class ReplicaShell:
         self.core = ReplicaCore(limits)
         self.encodings = Encodings(store, workers, limits)
         self.compaction = Compaction(self)
+        self.tries = Tries(store, workers, set_aside=self.set_aside)
+        self.verification = Verification(store, workers, limits, self.witness)
+        self.watching = Watching()
         self.holdings = Holdings(limits.holders_max)
         self.last = NOTHING
         """The greatest sequence that is known to be durable and has been delivered."""
@@ -118,6 +124,7 @@ class ReplicaShell:
     async def __aenter__(self) -> Self:
         self._start(self._write_batches(), "writer")
         self._start(self.compaction.run(), "compaction")
+        self._start(self.verification.run(), "verification")
         return self
 
     async def __aexit__(
@@ -341,6 +348,7 @@ class ReplicaShell:
         for document, deltas, answered in self.core.persisted(batch):
             if deltas:
                 self.encodings.appended(document, [delta.update for delta in deltas])
+                self.watching.changed(document, deltas)
                 for source, subscriber in self._users_of(document):
                     with self._containing(document, source):
                         subscriber.deliver(deltas)
@@ -444,6 +452,7 @@ class ReplicaShell:
             if (loading := self._loading.get(document)) is not None:
                 await asyncio.wait([loading])  # it may have read the store before the write
             self._drop(document, error)
+            self.watching.changed(document)
             return True
         finally:
             self._replacing.discard(document)

@@ -37,6 +37,9 @@ class Witness(Protocol):
     def repaired(self, document: DocumentId) -> None:
         """Surrogate pairs that a peer had split were made whole."""
 
+    def unsound(self, document: DocumentId, what: str) -> None:
+        """A document was read again, and is not what it was; `what` says it for a person."""
+
 
 class Silent:
     """Keeps nothing."""
@@ -60,4 +63,7 @@ class Silent:
         """Nothing."""
 
     def repaired(self, document: DocumentId) -> None:
+        """Nothing."""
+
+    def unsound(self, document: DocumentId, what: str) -> None:
         """Nothing."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crdt_state.clocks import WallTime
-    from crdt_state.identifiers import DocumentId
+    from crdt_state.identifiers import DocumentId, Scope
 
 __all__ = ["Access", "Right", "Grant", "EVERYTHING", "pattern_of"]
 
@@ -87,6 +87,19 @@ class Right:
             return False
         return all(map(_part_matches, self._parts, parts))
 
+    def covers_scope(self, scope: Scope) -> bool:
+        """Whether every document directly below `scope` is one of those."""
+        parts = scope.split("/") if scope else []
+        if self._is_any_depth:
+            parents = self._parts
+        elif self._parts[-1] != ("", ""):
+            return False
+        else:
+            parents = self._parts[:-1]
+        if len(parents) > len(parts) if self._is_any_depth else len(parents) != len(parts):
+            return False
+        return all(map(_part_matches, parents, parts))
+
     @property
     def prefix(self) -> str:
         """What every id that the pattern covers begins with; for reading a sorted list."""
@@ -117,6 +130,10 @@ class Grant:
         """Whether `document` may be read."""
         parts = document.split("/")
         return any(right.covers_parts(parts) for right in self.rights)
+
+    def may_read_all(self, scope: Scope) -> bool:
+        """Whether one right alone lets every document of `scope` be read."""
+        return any(right.covers_scope(scope) for right in self.rights)
 
     def may_write(self, document: DocumentId) -> bool:
         """Whether `document` may be edited."""

@@ -71,6 +71,7 @@ __all__ = [
     "Forget",
     "ForgetDigests",
     "Head",
+    "Heads",
     "Hold",
     "OutboxEntry",
     "PendingEntry",
@@ -409,10 +410,26 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The greatest sequence that a document ever had."""
+    """The greatest sequence that a document ever had, and what was added behind another one.
+
+    `updates` is None where the log no longer has all of that, or has more than was asked for.
+    """
 
     document: DocumentId
     last: Sequence
+    updates: tuple[bytes, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Documents in the order of their last sequences: all there are up to `through`.
+
+    If `is_all`, there is nothing behind that.
+    """
+
+    heads: tuple[Head, ...]
+    through: Sequence
+    is_all: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,11 +529,15 @@ class Store(Protocol):
     async def usage(self, identity: str) -> Usage:
         """What the documents that `identity` created take up; nothing where there are none."""
 
-    async def heads(self, after: Sequence, *, limit: int) -> tuple[Head, ...]:
-        """Documents that have something behind `after`, in the order of their last sequences.
+    async def heads(self, scope: Scope, after: Sequence, *, limit: int, size: int) -> Heads:
+        """At most `limit` documents of a scope with something behind `after`, and what it is.
 
-        A document that is written to meanwhile is behind the others in a later call.
+        No fold hides any.  Of one document at most `size` bytes of updates, of all together at
+        most four times as many, are given.  One that is written to meanwhile comes again.
         """
+
+    async def scopes(self, *, after: Scope | None = None, limit: int = 1_000) -> tuple[Scope, ...]:
+        """Scopes that have had a leaf, in their order."""
 
     async def undigested(
         self, scope: Scope | None = None, *, after: str = "", limit: int = 1_000

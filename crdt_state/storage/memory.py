@@ -41,6 +41,7 @@ from crdt_state.storage.contract import (
     Forget,
     ForgetDigests,
     Head,
+    Heads,
     Hold,
     OutboxEntry,
     PendingEntry,
@@ -151,6 +152,7 @@ class MemoryStore:
         self._node_checksums: dict[tuple[Scope, int], int] = {}
         self._stale: dict[int, tuple[Scope, int]] = {}
         self._mark = 0
+        self._scopes: dict[Scope, None] = {}
         self._sequence = NOTHING
         self._number = 0
 
@@ -431,6 +433,7 @@ class MemoryStore:
 
     def _set_leaf(self, write: SetLeaf) -> None:
         kept = self._documents.get(write.document)
+        self._scopes[scope_of(write.document)] = None
         if kept is None or not kept.born < write.through <= kept.last:
             self._add_stale(write.document, write.bucket)
             return
@@ -578,12 +581,35 @@ class MemoryStore:
         ]
         return Usage(len(theirs), sum(theirs))
 
-    async def heads(self, after: Sequence, *, limit: int) -> tuple[Head, ...]:
-        """Documents with something behind `after`, in the order of their last sequences."""
+    async def heads(self, scope: Scope, after: Sequence, *, limit: int, size: int) -> Heads:
+        """Documents of a scope with something behind `after`, and what it is."""
         self._check_open()
-        found = [Head(name, kept.last) for name, kept in self._documents.items()]
-        behind = (head for head in found if head.last > after)
-        return tuple(heapq.nsmallest(limit, behind, key=lambda head: head.last))
+        lasts = [
+            (kept.last, name)
+            for name, kept in self._documents.items()
+            if kept.last > after and scope_of(name) == scope
+        ]
+        left = 4 * size
+        found: list[Head] = []
+        for last, name in heapq.nsmallest(limit, lasts):
+            updates = _behind(name, self._documents[name], after)
+            length = sum(map(len, updates or ()))
+            if updates is not None and length > size:
+                updates = None
+            elif length > left:
+                break
+            else:
+                left -= length
+            found.append(Head(name, last, updates))
+        is_all = len(found) == len(lasts)
+        return Heads(tuple(found), self._sequence if is_all else found[-1].last, is_all)
+
+    async def scopes(self, *, after: Scope | None = None, limit: int = 1_000) -> tuple[Scope, ...]:
+        """Scopes that have had a leaf, in their order."""
+        self._check_open()
+        return tuple(
+            heapq.nsmallest(limit, (name for name in self._scopes if after is None or name > after))
+        )
 
     async def undigested(
         self, scope: Scope | None = None, *, after: str = "", limit: int = 1_000
@@ -696,6 +722,14 @@ def _damages(document: DocumentId, kept: _Kept) -> Iterator[StoreCorrupt]:
     for number, held in kept.pending.items():
         if expected["pending", number] != checksum("pending", document, number, held.update):
             yield _damage("pending", document, number)
+
+
+def _behind(document: DocumentId, kept: _Kept, after: Sequence) -> tuple[bytes, ...] | None:
+    """What a log has behind `after`; None where it has been folded beyond, or is damaged."""
+    folded = kept.checkpoint.through if kept.checkpoint else NOTHING
+    if folded > after or any(_damages(document, kept)):
+        return None
+    return tuple(entry.update for entry in kept.log if entry.sequence > after)
 
 
 def _damages_of_leaf(document: DocumentId, kept: _Kept) -> Iterator[StoreCorrupt]:

@@ -63,6 +63,7 @@ from crdt_state.storage.sqlite_schema import (
 )
 from crdt_state.storage.sqlite_tries import (
     list_heads,
+    list_scopes,
     list_undigested,
     read_buckets,
     read_leaves,
@@ -89,7 +90,7 @@ if TYPE_CHECKING:
         Buckets,
         Entry,
         Finding,
-        Head,
+        Heads,
         OutboxEntry,
         QuarantineEntry,
         Sequence,
@@ -350,9 +351,13 @@ class SqliteStore:
         """What the documents that `identity` created take up; nothing where there are none."""
         return await self._read(read_usage, identity)
 
-    async def heads(self, after: Sequence, *, limit: int) -> tuple[Head, ...]:
-        """Documents with something behind `after`, in the order of their last sequences."""
-        return await self._read(list_heads, after, limit)
+    async def heads(self, scope: Scope, after: Sequence, *, limit: int, size: int) -> Heads:
+        """Documents of a scope with something behind `after`, and what it is."""
+        return await self._read(list_heads, scope, after, limit, size)
+
+    async def scopes(self, *, after: Scope | None = None, limit: int = 1_000) -> tuple[Scope, ...]:
+        """Scopes that have had a leaf, in their order."""
+        return await self._read(list_scopes, after, limit)
 
     async def undigested(
         self, scope: Scope | None = None, *, after: str = "", limit: int = 1_000

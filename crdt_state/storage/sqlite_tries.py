@@ -15,6 +15,7 @@ from crdt_state.storage.checksums import checksum
 from crdt_state.storage.contract import (
     Finding,
     Head,
+    Heads,
     Sequence,
     SetLeaf,
     SetNodes,
@@ -22,7 +23,9 @@ from crdt_state.storage.contract import (
     StoredLeaf,
 )
 from crdt_state.storage.sqlite_connection import execute_rows, transaction
-from crdt_state.storage.sqlite_reading import end_of
+from crdt_state.storage.sqlite_identity import read_fact
+from crdt_state.storage.sqlite_log import count_log, find_log
+from crdt_state.storage.sqlite_reading import end_of, read_log
 from crdt_state.storage.validity import BUCKETS, NODES
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ __all__ = [
     "find_in_nodes",
     "forget_digests",
     "list_heads",
+    "list_scopes",
     "list_undigested",
     "mark_stale",
     "read_buckets",
@@ -130,37 +134,81 @@ def _known_scope(connection: Connection, scope: Scope) -> int | None:
 # --- reading ----------------------------------------------------------------------------------
 
 
-def list_heads(connection: Connection, after: int, limit: int) -> tuple[Head, ...]:
-    """Documents with something behind `after`, in the order of their last sequences.
+def list_heads(connection: Connection, scope: Scope, after: int, limit: int, size: int) -> Heads:
+    """Documents of a scope with something behind `after`, and what it is.
 
     A last sequence is a row of the log, or what a checkpoint reaches through: both are indexed,
     and no commit has to keep an index of heads.
     """
-    found: list[tuple[int, str]] = []
+    where, parameters = _within(scope)
+    lasts: list[tuple[int, str]] = []
     with transaction(connection, is_writing=False):
+        through = int.from_bytes(read_fact(connection, "sequence") or b"")
         for column, table in (("sequence", "log"), ("through", "checkpoints")):
-            found += connection.execute(
+            lasts += connection.execute(
                 # CROSS JOIN keeps the order: positions are gone through, documents looked up.
-                f"SELECT documents.last, documents.name FROM {table} CROSS JOIN documents "  # noqa: S608
-                f"ON documents.id = {table}.document AND documents.last = {table}.{column} "
-                f"WHERE {table}.{column} > ? ORDER BY {table}.{column} LIMIT ?",
-                (after, limit),
+                f"SELECT last, name FROM {table} CROSS JOIN documents "  # noqa: S608
+                f"ON id = {table}.document AND last = {table}.{column} "
+                f"WHERE {table}.{column} > ? AND {where} ORDER BY {table}.{column} LIMIT ?",
+                (after, *parameters, limit + 1),
             ).fetchall()
-    return tuple(Head(DocumentId(name), Sequence(last)) for last, name in sorted(found)[:limit])
+        lasts.sort()
+        left = 4 * size
+        found: list[Head] = []
+        for last, name in lasts[:limit]:
+            updates = _read_behind(connection, DocumentId(name), after, size)
+            left -= sum(map(len, updates or ()))
+            if left < 0:
+                break
+            found.append(Head(DocumentId(name), Sequence(last), updates))
+    is_all = len(found) == len(lasts)
+    return Heads(tuple(found), Sequence(through if is_all else found[-1].last), is_all)
+
+
+def _read_behind(
+    connection: Connection, document: DocumentId, after: int, size: int
+) -> tuple[bytes, ...] | None:
+    """The log behind `after`; None where it is no longer whole, too long, or damaged."""
+    log = find_log(connection, document)
+    if log is None or (log.is_folded and log.floor > after):
+        return None
+    log = log.behind(after)
+    _, length = count_log(connection, log, through=log.last)
+    if length > size:
+        return None
+    try:
+        return tuple(entry.update for entry in read_log(connection, log))
+    except StoreCorrupt:
+        return None  # whoever reads the document is told
+
+
+def list_scopes(connection: Connection, after: Scope | None, limit: int) -> tuple[Scope, ...]:
+    """Scopes that have had a leaf."""
+    rows = connection.execute(
+        "SELECT name FROM scopes WHERE ? IS NULL OR name > ? ORDER BY name LIMIT ?",
+        (after, after, limit),
+    ).fetchall()
+    return tuple(Scope(name) for (name,) in rows)
+
+
+def _within(scope: Scope) -> tuple[str, list[str]]:
+    """A condition for the names of documents in a scope, and not of those below it."""
+    prefix = f"{scope}/" if scope else ""
+    where, parameters = f"name > ? AND instr(substr(name, {len(prefix) + 1}), '/') = 0", [prefix]
+    end = end_of(prefix)
+    if end is not None:
+        where += " AND name < ?"
+        parameters.append(end)
+    return where, parameters
 
 
 def list_undigested(
     connection: Connection, scope: Scope | None, after: str, limit: int
 ) -> tuple[DocumentId, ...]:
     """Documents whose leaf is not of all they hold."""
-    prefix = f"{scope}/" if scope else ""
-    where, parameters = "last > digested AND name > ?", [max(after, prefix)]
-    end = end_of(prefix)
-    if end is not None:
-        where += " AND name < ?"
-        parameters.append(end)
-    if scope is not None:
-        where += f" AND instr(substr(name, {len(prefix) + 1}), '/') = 0"
+    within, parameters = ("name > ''", []) if scope is None else _within(scope)
+    where = f"last > digested AND {within} AND name > ?"
+    parameters.append(after)
     rows = connection.execute(
         f"SELECT name FROM documents WHERE {where} ORDER BY name LIMIT ?",  # noqa: S608
         (*parameters, limit),

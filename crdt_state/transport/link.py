@@ -25,13 +25,15 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from crdt_state.clocks import Instant
-from crdt_state.errors import CrdtStateError, DocumentClosed
+from crdt_state.errors import CrdtStateError, DocumentClosed, LimitExceeded
+from crdt_state.identifiers import Scope, document_id, scope_of
 from crdt_state.storage.contract import NOTHING, ClearOutbox
 from crdt_state.sync.exchange import Progress
 from crdt_state.topology.contract import dials
 from crdt_state.transport.conversation import Conversation, Tie
 from crdt_state.transport.peer_link import PeerConversation, PeerLine
 from crdt_state.transport.reconnect import Backoff
+from crdt_state.transport.scope_link import ScopeLink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -99,6 +101,15 @@ class Link:
         self._tie = Tie(
             self.remote, self.source, shell, remotes, dial, self.progress_changed, self._was_refused
         )
+        self._scopes = ScopeLink(
+            shell,
+            self.remote,
+            self.source,
+            changed=self._scopes_changed,
+            give_turns=self._give_turns,
+        )
+        self._wanted: dict[DocumentId, asyncio.Future[None]] = {}
+        """Documents that are to have a turn though they are not owed, until they had it."""
         self._line: PeerLine | None = None
         if wire is Wire.REPLICA:
             self._line = PeerLine(
@@ -109,6 +120,7 @@ class Link:
                 changed=self._line_changed,
                 remotes=remotes,
                 owes_more=self.look_again,
+                scopes=self._scopes,
             )
         self._conversations: dict[DocumentId, Conversation | PeerConversation] = {}
         self.line_changed: Callable[[], None] = _nothing
@@ -172,7 +184,8 @@ class Link:
     @property
     def last_error(self) -> str | None:
         """Why a connection last ended or could not be made, of any document."""
-        errors = [talk.last_error for talk in self._conversations.values() if talk.last_error]
+        talks = [*self._conversations.values(), *self._scopes.followers.values()]
+        errors = [talk.last_error for talk in talks if talk.last_error]
         if self._line is not None and self._line.last_error and not self._line.is_up:
             errors.append(self._line.last_error)
         return errors[-1] if errors else self._last_error
@@ -209,6 +222,8 @@ class Link:
         followed = [
             talk for document, talk in self._conversations.items() if document not in self._turns
         ]
+        scopes = self._scopes.followers.values()
+        await asyncio.gather(*(follower.in_step() for follower in scopes))
         await asyncio.gather(self._owed(waiter), *(talk.synced() for talk in followed))
 
     async def _owed(self, waiter: asyncio.Future[list[DocumentId]]) -> None:
@@ -223,6 +238,22 @@ class Link:
         await asyncio.gather(*(talk.synced() for talk in talks))
 
     # --- which documents ---------------------------------------------------------------------
+
+    def subscribe(self, scope: str) -> None:
+        """Keep every document of a scope in step, whether anybody has it open or not.
+
+        A scope is what stands before the last slash of document ids: `notes` for `notes/today`,
+        and "" for ids without a slash.  Over our own protocol only.  Raises `InvalidDocumentId`
+        for what is no scope, and `LimitExceeded` beyond `Limits.scopes_max`.
+        """
+        name = Scope(document_id(scope) if scope else "")
+        if self._is_closed or self._line is None:
+            raise DocumentClosed("this link is closed, or speaks y-websocket, which has no scopes")
+        allowed, count = self._shell.limits.scopes_max, len(self._scopes.followers)
+        if name not in self._scopes.followers and count >= allowed:
+            raise LimitExceeded("scopes_max", allowed, count + 1)
+        self._scopes.subscribe(name)
+        self.progress_changed()
 
     def follow(self, document: DocumentId) -> Conversation | PeerConversation:
         """Keep a document in step that somebody has open; a second call changes nothing."""
@@ -261,6 +292,10 @@ class Link:
         await asyncio.gather(*self._ending.values(), return_exceptions=True)
         if self._line is not None:
             await self._line.close()
+        for follower in self._scopes.followers.values():
+            follower.close(DocumentClosed("the link was closed before this was in sync"))
+        for future in self._wanted.values():
+            future.cancel()
         for waiter in self._waiting:
             if not waiter.done():
                 waiter.set_exception(DocumentClosed("the link was closed before this was in sync"))
@@ -313,6 +348,7 @@ class Link:
             if self._ending.get(document) is task:
                 del self._ending[document]
             self._has_changed.set()
+            self._had_its_turn(document)
 
         task.add_done_callback(ended)
         self.progress_changed()
@@ -350,10 +386,15 @@ class Link:
         after = ""
         self._opened_while_owed.clear()
         try:
+            for document in tuple(self._wanted):
+                if not await self._give_turn(document) or document not in self._turns:
+                    self._had_its_turn(document)  # not now, or somebody has it open
             while page := await self._shell.store.outbox(self.remote, after=after, limit=PAGE):
                 after = page[-1].document
                 for entry in page:
-                    if not await self._is_cleared(entry):
+                    if self._scopes.is_catching_up(scope_of(entry.document)):
+                        is_all = False
+                    elif not await self._is_cleared(entry):
                         is_all &= await self._give_turn(entry.document)
             if self._is_to_compare:
                 self._is_to_compare = False
@@ -440,6 +481,22 @@ class Link:
             self._converse(document)
         return True
 
+    async def _give_turns(self, documents: Iterable[DocumentId]) -> None:
+        """Give documents a turn that need not be owed, and wait until they had it."""
+        futures = []
+        for document in documents:
+            future = self._wanted.get(document)
+            if future is None:
+                future = self._wanted[document] = asyncio.get_running_loop().create_future()
+            futures.append(future)
+        self.look_again()
+        await asyncio.gather(*map(asyncio.shield, futures))
+
+    def _had_its_turn(self, document: DocumentId) -> None:
+        future = self._wanted.pop(document, None)
+        if future is not None and not future.done():
+            future.set_result(None)
+
     def _has_place(self) -> bool:
         open_ones = len(self._conversations) - len(self._turns)
         places = max(1, self._shell.limits.link_conversations_max - open_ones)
@@ -485,6 +542,7 @@ class Link:
         self._has_changed.set()
         order = list(Progress)
         found = [talk.progress for talk in self._conversations.values()]
+        found += [follower.progress for follower in self._scopes.followers.values()]
         progress = min(found, key=order.index, default=Progress.OFFLINE)
         if self._is_giving_turns and progress is Progress.IN_SYNC:
             progress = Progress.CATCHING_UP  # others have not had their turn yet
@@ -496,6 +554,10 @@ class Link:
                 except Exception as error:
                     # An application's own trouble; the link goes on.
                     _report(f"a callback on the link to {self.remote} failed", error)
+
+    def _scopes_changed(self) -> None:
+        self.look_again()  # what was held back while a scope was compared
+        self.progress_changed()
 
     def _line_changed(self) -> None:
         for talk in tuple(self._conversations.values()):

@@ -25,6 +25,7 @@ from crdt_state.protocol.peer.messages import (
     Updates,
     Welcome,
 )
+from crdt_state.protocol.peer.scopes import ScopeMessage
 from crdt_state.replica.giving_way import give_way
 from crdt_state.storage.contract import ClearOutbox, Sequence
 from crdt_state.sync.exchange import Progress
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from crdt_state.transport.connection import Connection, Dial
     from crdt_state.transport.conversation import Tie
     from crdt_state.transport.peer_connection import Said
+    from crdt_state.transport.scope_link import ScopeLink
 
 __all__ = ["PeerConversation", "PeerLine"]
 
@@ -93,6 +95,7 @@ class PeerLine:
         changed: Callable[[], None],
         remotes: Remotes,
         owes_more: Callable[[], None],
+        scopes: ScopeLink,
     ) -> None:
         """`owes_more` is called when documents have come to be owed to the remote."""
         self.last_error: str | None = None
@@ -106,6 +109,7 @@ class PeerLine:
         self._remote = remote
         self._remotes = remotes
         self._owes_more = owes_more
+        self._scopes = scopes
         self._url = remote + PEER_PATH
         self._dial = dial
         self._token = token
@@ -199,6 +203,7 @@ class PeerLine:
             self._token_said = self._fresh_token()
             protocol.greet(self._hello(self._token_said))
             wire.touch()
+            self._scopes.begin(wire)
             async for message in wire.messages():
                 if isinstance(message, Welcome):
                     greeting.cancel()
@@ -209,6 +214,8 @@ class PeerLine:
                     self._show(Progress.CATCHING_UP)
                 if isinstance(message, Welcome | Authenticated):
                     self._renew_in_time(message.expires_at)
+                elif isinstance(message, ScopeMessage):
+                    self._scopes.hear(message)
         except RemoteError as error:
             code, reason = getattr(error, "code", 4400), str(error)
             raise
@@ -219,6 +226,7 @@ class PeerLine:
             if self.progress is Progress.CATCHING_UP:
                 self.progress = Progress.OFFLINE
             self._renew_in_time(0)
+            await self._scopes.end()
             wire.end()
             await connection.close(code, reason)
 
@@ -286,6 +294,7 @@ class PeerLine:
 
     async def _received(self, _size: int, _count: int) -> None:
         await self._shell.has_room()
+        await self._scopes.has_room()
 
 
 class PeerConversation:

@@ -21,11 +21,13 @@ from crdt_state.protocol.peer.messages import (
     Open,
     Welcome,
 )
+from crdt_state.protocol.peer.scopes import ScopeMessage
 from crdt_state.replica.admission import ANYONE, Author
 from crdt_state.replica.document_core import name_of
 from crdt_state.transport.channel import Channel
 from crdt_state.transport.farewell import Departure
 from crdt_state.transport.peer_connection import PeerConnection
+from crdt_state.transport.scope_visit import ScopeVisit
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -71,6 +73,8 @@ class PeerVisit:
         self._is_compressed = False
         self._peer = NOBODY
         self._seats: dict[DocumentId, _Seat] = {}
+        self._sources: set[int] = set()
+        """Those of the channels that are in use."""
         self._answering = asyncio.Semaphore(ANSWERED_AT_ONCE)
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._expiry: asyncio.TimerHandle | None = None
@@ -83,6 +87,14 @@ class PeerVisit:
             limits,
             received=self._received,
             large_answers=listener.large_answers,
+        )
+        self._scopes = ScopeVisit(
+            self._shell,
+            self.wire,
+            grant=self._granted,
+            author=self._author_at,
+            name=lambda: self._name,
+            is_from_peer=self._is_from_channel,
         )
 
     async def run(self) -> None:
@@ -118,6 +130,8 @@ class PeerVisit:
                 self._renew(token)
             case Open():
                 self._start_seat(message)
+            case _ if isinstance(message, ScopeMessage):
+                self._scopes.take(message)
             case _:
                 raise AssertionError("channels and credit are the connection's")
 
@@ -177,12 +191,19 @@ class PeerVisit:
             seat.channel.author = self._author_at(seat.channel.document)
             if not grant.may_read(seat.channel.document):
                 seat.channel.close(FORBIDDEN, "the new token gives no right to read it")
+        self._scopes.grant_changed()
         self.protocol.say(Authenticated(grant.expires_at or 0))
         self.wire.touch()
 
+    def _granted(self) -> Grant:
+        assert self._grant is not None  # noqa: S101 - the table lets nothing through before
+        return self._grant
+
+    def _is_from_channel(self, source: int) -> bool:
+        return source in self._sources
+
     def _author_at(self, document: DocumentId) -> Author:
-        grant = self._grant
-        assert grant is not None  # noqa: S101 - the table lets nothing through before
+        grant = self._granted()
         return Author(grant.identity, grant.may_write(document), grant.may_relay)
 
     def _expire_later(self) -> None:
@@ -203,6 +224,7 @@ class PeerVisit:
     async def _received(self, size: int, count: int) -> None:
         self._connection.holds(self.protocol.unfinished_bytes)
         await self._listener.take_in(size, count, self._account)
+        await self._scopes.has_room()
 
     # --- its documents -----------------------------------------------------------------------
 
@@ -222,6 +244,7 @@ class PeerVisit:
             seat = self._seats[asked.document] = _Seat(self, asked)
             if self._account is not None:
                 self._account.channels += 1
+            self._sources.add(seat.channel.source)
             self.wire.register(asked.channel, seat.channel)
             self._start(self._seat(seat, asked.state_vector), f"channel {asked.channel}")
 
@@ -265,6 +288,7 @@ class PeerVisit:
     def left(self, seat: _Seat) -> None:
         """A channel is over."""
         self._shell.core.bringers.pop(seat.channel.source, None)
+        self._sources.discard(seat.channel.source)
         if self._seats.get(seat.channel.document) is seat:
             del self._seats[seat.channel.document]
             if self._account is not None:
@@ -301,6 +325,7 @@ class PeerVisit:
             if task.get_name() != "farewell":
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._scopes.close()
         self.wire.end()
         for seat in tuple(self._seats.values()):
             seat.channel.end()

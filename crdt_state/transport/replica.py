@@ -36,7 +36,7 @@ from crdt_state.transport.websocket import WebSocketDial
 if TYPE_CHECKING:
     import os
     import ssl
-    from collections.abc import AsyncIterator, Callable, Generator, Sequence
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
     from random import Random
     from types import TracebackType
 
@@ -246,17 +246,20 @@ class Replica(ReplicaShell):
         token: str | Callable[[], str] | None = None,
         dial: Dial | None = None,
         wire: Wire = Wire.REPLICA,
+        scopes: Iterable[str] = (),
     ) -> Link:
         """Keep in step with the server at `url`, in the background, until the link is closed.
 
         `token` is a bearer token, or a function that gives a fresh one for each connection.
         `wire` is what is spoken: our own protocol, or y-websocket with servers of others, over
         which no receipt is fulfilled.  Nothing is tried instead: where the remote does not speak
-        it, the link's progress is `Progress.REFUSED`, and `last_error` says what to do.
+        it, the link's progress is `Progress.REFUSED`, and `last_error` says what to do.  `scopes`
+        are kept in step whole, open or not, over our own protocol; see `Link.subscribe`, and its
+        errors.
         Raises `ValueError` for what is no such address, `AlreadyConnected`, and `LimitExceeded`
         beyond `Limits.remotes_max`.
         """
-        return self._connect(url, token=token, dial=dial, wire=wire)
+        return self._connect(url, token=token, dial=dial, wire=wire, scopes=scopes)
 
     def _connect(
         self,
@@ -265,6 +268,7 @@ class Replica(ReplicaShell):
         token: str | Callable[[], str] | None,
         dial: Dial | None,
         wire: Wire,
+        scopes: Iterable[str] = (),
         is_to_member: bool = False,
     ) -> Link:
         if not url.startswith(("ws://", "wss://")):
@@ -286,6 +290,8 @@ class Replica(ReplicaShell):
             token=token,
             is_to_member=is_to_member,
         )
+        for scope in scopes:
+            link.subscribe(scope)
         link.begin()
         self._links.append(link)
         for opened in self._open.values():

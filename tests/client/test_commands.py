@@ -25,13 +25,21 @@ from crdt_client.commands.serve import WORDS
 from crdt_client.commands.terminal import bytes_text, printable
 from crdt_client.commands.token import seconds_of
 from crdt_state.clocks import SystemClock, WallTime
-from crdt_state.identifiers import document_id
+from crdt_state.identifiers import Scope, document_id
 from crdt_state.model.head import Head
 from crdt_state.replica.document_core import SET_ASIDE
 from crdt_state.replica.shell import ReplicaShell
 from crdt_state.security.grant import Access
 from crdt_state.security.tokens import parse_keys, verify
-from crdt_state.storage.contract import Append, Fold, Hold, Sequence, SetAside, SetMetadata
+from crdt_state.storage.contract import (
+    Append,
+    Fold,
+    Hold,
+    Sequence,
+    SetAside,
+    SetMetadata,
+    SetNodes,
+)
 from crdt_state.storage.sqlite import SqliteStore
 from offline_sites import Site
 from sync_server.settings import ServerSettings, names_of
@@ -528,6 +536,18 @@ def test_check_names_what_each_kind_of_damage_did(folder: Path) -> None:
     assert any("its log says" in what for what in found["b"])
     assert any("cannot be integrated" in what for what in found["c"])
     assert found["d"] == ["set aside: slow"]
+
+
+def test_check_finds_a_trie_that_is_not_that_of_its_documents_and_rebuilds_it(folder: Path) -> None:
+    fill(folder, *(Append(document_id(f"notes/{n}"), (written(str(n)),)) for n in range(5)))
+    assert run("check", "--rebuild").exit_code == 0
+    fill(folder, SetNodes(Scope("notes"), {0: b"x" * 1_024}))
+    result = run("check", "--json")
+    assert result.exit_code == 1
+    (finding,) = lines(result)
+    assert "1 nodes of the trie of 'notes'" in str(finding["finding"])
+    assert run("check", "--rebuild").exit_code == 0
+    assert run("check").exit_code == 0
 
 
 def test_compact_folds_logs_and_keeps_everything(folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from crdt_state.protocol import ywebsocket
-from crdt_state.protocol.peer import messages
+from crdt_state.protocol.peer import messages, scopes
 
 DOCUMENT = (Path(__file__).parent.parent.parent / "PROTOCOL.md").read_text()
 IDS = {"A": b"A" * 16, "B": b"B" * 16}
@@ -38,7 +38,7 @@ def test_the_example_messages_between_replicas_are_what_the_codec_writes_and_rea
     found = examples("peer-frames")
     shown = set()
     for frame, message in found:
-        value = eval(message, {**vars(messages), **IDS})
+        value = eval(message, {**vars(messages), **vars(scopes), **IDS})
         shown.add(type(value))
         assert messages.encode(value) == frame
         assert messages.decode(frame) == value

@@ -36,6 +36,7 @@ from crdt_state.storage.sqlite_reading import (
 from crdt_state.storage.sqlite_schema import migrate
 from crdt_state.storage.sqlite_tries import (
     list_heads,
+    list_scopes,
     list_undigested,
     read_buckets,
     read_leaves,
@@ -163,9 +164,13 @@ class ApswStore:
         self._check_open()
         return read_usage(self.connection, identity)
 
-    async def heads(self, after, *, limit):
+    async def heads(self, scope, after, *, limit, size):
         self._check_open()
-        return list_heads(self.connection, after, limit)
+        return list_heads(self.connection, scope, after, limit, size)
+
+    async def scopes(self, *, after=None, limit=1_000):
+        self._check_open()
+        return list_scopes(self.connection, after, limit)
 
     async def undigested(self, scope=None, *, after="", limit=1_000):
         self._check_open()

@@ -17,6 +17,7 @@ from crdt_state.storage.contract import (
     Forget,
     ForgetDigests,
     Head,
+    Heads,
     Sequence,
     SetLeaf,
     SetMetadata,
@@ -40,6 +41,10 @@ NODE = bytes(range(256)) * 4
 
 def leaf(document: DocumentId, through: int, bucket: int = 7, value: bytes = LEAF) -> SetLeaf:
     return SetLeaf(document, Sequence(through), bucket, value, b"deep")
+
+
+async def heads(store: Store, after: int, size: int = 1_000) -> tuple[Head, ...]:
+    return (await store.heads(SCOPE, Sequence(after), limit=100, size=size)).heads
 
 
 class TrieContract:
@@ -141,24 +146,47 @@ class TrieContract:
     async def test_heads_are_given_in_the_order_of_their_last_sequences(self, store: Store) -> None:
         await store.write([Append(TODAY, (b"1", b"2")), Append(LATER, (b"3",))])
         await store.write([Append(TODAY, (b"4",)), SetMetadata("only", b"value", ALONE)])
-        today, later = Head(TODAY, Sequence(4)), Head(LATER, Sequence(3))
-        assert await store.heads(Sequence(0), limit=10) == (later, today)
-        assert await store.heads(Sequence(0), limit=1) == (later,)
-        assert await store.heads(Sequence(3), limit=10) == (today,)
-        assert await store.heads(Sequence(4), limit=10) == ()
+        await store.write([Append(DEEPER, (b"5",)), Append(ALONE, (b"6",))])
+        later = Head(LATER, Sequence(3), (b"3",))
+        assert await heads(store, 0) == (later, Head(TODAY, Sequence(4), (b"1", b"2", b"4")))
+        assert await heads(store, 3) == (Head(TODAY, Sequence(4), (b"4",)),)
+        assert await heads(store, 4) == ()
+        assert (await store.heads(SCOPE, Sequence(0), limit=9, size=99)).through == 6
+        some = await store.heads(SCOPE, Sequence(0), limit=1, size=99)
+        assert some == Heads((later,), Sequence(3), is_all=False)
 
     async def test_no_fold_hides_what_came_after_a_sequence(self, store: Store) -> None:
         await store.write([Append(TODAY, (b"1", b"2")), Append(LATER, (b"3", b"4"))])
         await store.write(
             [Fold(TODAY, b"12", b"", Sequence(2)), Fold(LATER, b"3", b"", Sequence(3))]
         )
-        before = (Head(TODAY, Sequence(2)), Head(LATER, Sequence(4)))
-        assert await store.heads(Sequence(0), limit=10) == before
+        today, later = Head(TODAY, Sequence(2), None), Head(LATER, Sequence(4), None)
+        assert await heads(store, 0) == (today, later)
+        assert await heads(store, 3) == (Head(LATER, Sequence(4), (b"4",)),)
         await store.write([Fold(LATER, b"34", b"", Sequence(4))])
-        assert await store.heads(Sequence(0), limit=10) == before
-        assert await store.heads(Sequence(2), limit=10) == before[1:]
+        assert await heads(store, 0) == (today, later)
+        assert await heads(store, 2) == (later,)
         await store.write([Forget(LATER)])
-        assert await store.heads(Sequence(0), limit=10) == before[:1]
+        assert await heads(store, 0) == (today,)
+
+    async def test_heads_bring_no_more_bytes_than_were_asked_for(self, store: Store) -> None:
+        names = [document_id(f"notes/{n}") for n in range(9)]
+        await store.write([Append(name, (bytes(30), bytes(30))) for name in names])
+        assert {h.updates for h in await heads(store, 0, size=59)} == {None}
+        found, at = [], Sequence(0)
+        while page := (await store.heads(SCOPE, at, limit=100, size=60)).heads:
+            assert len(page) <= 4
+            found += page
+            at = page[-1].last
+        assert [head.document for head in found] == names
+        assert all(head.updates == (bytes(30), bytes(30)) for head in found)
+
+    async def test_scopes_are_listed_that_have_leaves(self, store: Store) -> None:
+        await store.write([Append(d, (b"x",)) for d in (TODAY, ALONE, DEEPER)])
+        assert await store.scopes() == ()
+        await store.write([leaf(TODAY, 1), leaf(ALONE, 2), leaf(DEEPER, 3)])
+        assert sorted(await store.scopes()) == ["", "notes", "notes/old"]
+        assert await store.scopes(after="notes", limit=5) == ("notes/old",)
 
     async def test_a_refused_call_leaves_the_trie_as_it_was(self, store: Store) -> None:
         await store.write([Append(TODAY, (b"x",)), Append(LATER, (b"x",)), leaf(LATER, 2)])

@@ -53,6 +53,23 @@ from crdt_state.protocol.peer.messages import (
     encode,
 )
 from crdt_state.protocol.peer.parts import FRAME_BYTES_MAX, PART_BYTES, Assembler, Splitter
+from crdt_state.protocol.peer.scopes import (
+    Answer,
+    Ask,
+    Bring,
+    Brought,
+    Ended,
+    Exchange,
+    Exchanged,
+    List,
+    Listed,
+    News,
+    Root,
+    ScopeMessage,
+    Since,
+    Subscribe,
+    Unsubscribe,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,6 +143,15 @@ HEARD_ON_CHANNEL: dict[type[ChannelMessage], dict[ChannelPhase, ChannelPhase]] =
         ChannelPhase.ANSWERING: ChannelPhase.ANSWERING,
         ChannelPhase.OPEN: ChannelPhase.OPEN,
     },
+}
+
+NOT_ON_A_CHANNEL = ScopeMessage | Part | Hello | Welcome | Authenticate | Authenticated | Credit
+
+# What may be heard about whole scopes; a dialler's first word about one may come behind its `Hello`
+# without a wait for the `Welcome`.
+HEARD_OF_SCOPES: dict[Role, tuple[type[ScopeMessage], ...]] = {
+    Role.LISTENER: (Subscribe, Ask, Since, Exchange, Bring, List, Unsubscribe),
+    Role.DIALLER: (Root, Answer, News, Exchanged, Brought, Listed, Ended),
 }
 
 
@@ -228,6 +254,10 @@ class SyncProtocol:
             known.to_pass -= isinstance(message, Passed)
             self._say(message.channel, encoded)
 
+    def say_of_scope(self, message: ScopeMessage) -> None:
+        """Say something of a whole scope; it fits a frame."""
+        self._out.append(encode(message))
+
     def close(self, channel: int, code: int, reason: str) -> None:
         """End a channel; whatever comes on it until the peer has answered is passed over."""
         known = self._channels.get(channel)
@@ -308,8 +338,13 @@ class SyncProtocol:
             self._take(message)
             heard.append(message)
             return
+        if isinstance(message, HEARD_OF_SCOPES[self.role]):
+            if self.phase is not Phase.GREETED or not isinstance(message, Subscribe):
+                self._check_ready(message)
+            heard.append(message)
+            return
         self._check_ready(message)
-        if isinstance(message, Part | Hello | Welcome | Authenticate | Authenticated | Credit):
+        if isinstance(message, NOT_ON_A_CHANNEL):
             raise self._misplaced(message)
         if self._is_heard_on_channel(message):
             heard.append(message)

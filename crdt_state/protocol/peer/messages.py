@@ -26,6 +26,8 @@ with the byte that names its kind; `bytes`, `string` and `varuint` are lib0's (c
     17 Barrier        varuint channel
     18 Passed         varuint channel
 
+    20 and on         of a whole scope: crdt_state/protocol/peer/scopes.py
+
 A decoder refuses what is short, long, unknown or not UTF-8.
 """
 
@@ -38,6 +40,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from crdt_state.errors import InvalidDocumentId, RemoteProtocolError
 from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId, document_id
 from crdt_state.lib0 import CodingError, Reader, encode_bytes, encode_string, encode_varuint
+from crdt_state.protocol.peer.scopes import (
+    ScopeMessage,
+    encode_scope_message,
+    read_scope_message,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -217,7 +224,9 @@ class Passed:
 ChannelMessage: TypeAlias = (
     Open | State | Updates | Acknowledge | Held | Awareness | Close | Barrier | Passed
 )
-Message: TypeAlias = Hello | Welcome | Authenticate | Authenticated | Credit | Part | ChannelMessage
+Message: TypeAlias = (
+    Hello | Welcome | Authenticate | Authenticated | Credit | Part | ChannelMessage | ScopeMessage
+)
 
 HELLO, WELCOME, AUTHENTICATE, AUTHENTICATED, CREDIT, PART = range(6)
 OPEN, STATE, UPDATES, ACKNOWLEDGE, HELD, AWARENESS, CLOSE, BARRIER, PASSED = range(0x10, 0x19)
@@ -264,6 +273,8 @@ def encode(message: Message) -> bytes:  # noqa: C901, PLR0911, PLR0912 - a table
             return b"\x02" + encode_string(token)
         case Authenticated(expires_at):
             return b"\x03" + encode_varuint(expires_at)
+        case _:
+            return encode_scope_message(message)
 
 
 def decode(message: bytes) -> Message:
@@ -352,7 +363,7 @@ def _read(reader: Reader) -> Message:  # noqa: C901, PLR0911, PLR0912 - a table
         return Authenticate(reader.string())
     if kind == AUTHENTICATED:
         return Authenticated(reader.varuint())
-    raise RemoteProtocolError(f"message {kind:#04x} is unknown")
+    return read_scope_message(kind, reader)
 
 
 def _hello(reader: Reader) -> Hello:

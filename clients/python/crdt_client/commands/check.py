@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from crdt_client.commands.outcome import EXIT_CODES, Exit, carry_out
-from crdt_client.commands.stores import JsonOption, StoreOption, reading, summaries
+from crdt_client.commands.stores import JsonOption, StoreOption, reading, summaries, writing
 from crdt_client.commands.terminal import counted, note, printable, progress, show, write_json
 from crdt_state.errors import CrdtStateError, RemoteError, StoreCorrupt, WorkerFailed
+from crdt_state.identifiers import scope_of
 from crdt_state.limits import DEFAULT_LIMITS
+from crdt_state.merkle.trie import verify
 from crdt_state.model.head import Head
 from crdt_state.replica.document_core import DocumentCore
+from crdt_state.replica.tries import Tries
+from crdt_state.replica.verification import unsoundness
 from crdt_state.replica.workers import WorkerProcesses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Iterator
 
     from crdt_state.identifiers import DocumentId
     from crdt_state.replica.workers import Workers
@@ -27,21 +33,49 @@ HELP = f"""Check the integrity of a store.
 
 First the file: its pages, every checksum, every count.  Then every document is opened in a
 process of its own, and what the store knows of it is compared with what is inside.  Works beside
-a running server, and changes nothing.
+a running server, and changes nothing.  Last, the tries by which replicas find what differs are
+compared with the documents below them; `--rebuild` makes them anew (no server may be running).
 
 \b
 Examples:
   crdt-state check
   crdt-state check --store /var/lib/crdt-state --json
   crdt-state check || crdt-state dump --all -o rescued/
+  crdt-state check --rebuild
 
 {EXIT_CODES}
 """
 
 
-def check(*, as_json: JsonOption = False, store: StoreOption = None) -> None:
+RebuildOption = Annotated[
+    bool, typer.Option("--rebuild", help="Make the tries of all documents anew, then check.")
+]
+
+
+def check(
+    *, as_json: JsonOption = False, rebuild: RebuildOption = False, store: StoreOption = None
+) -> None:
     """The command; its words are `HELP`."""
+    if rebuild:
+        carry_out(_rebuild(store=store))
     carry_out(_check(as_json=as_json, store=store))
+
+
+async def _rebuild(*, store: Path | None) -> Exit:
+    opened = await writing(store, DEFAULT_LIMITS)
+    try:
+        async with WorkerProcesses(DEFAULT_LIMITS) as workers:
+            tries = Tries(opened, workers, set_aside=_leave_as_it_is)
+            await tries.forget()
+            while documents := await opened.undigested(limit=1):
+                await tries.settle(scope_of(documents[0]))
+    finally:
+        await opened.close()
+    return Exit.FINE
+
+
+async def _leave_as_it_is(_document: DocumentId, _reason: str) -> None:
+    """A check sets nothing aside: it names what it finds when it opens the document."""
 
 
 async def _check(*, as_json: bool, store: Path | None) -> Exit:
@@ -73,6 +107,9 @@ async def _check(*, as_json: bool, store: Path | None) -> Exit:
                     report(summary.document, what)
                 display.update(task, advance=1)
                 documents += 1
+            display.add_task("comparing the tries", total=None, at="")
+            async for what in _problems_of_tries(opened, workers):
+                report(None, what)
     if not as_json:
         verdict = counted(findings, "finding") if findings else "nothing wrong"
         note(
@@ -87,7 +124,32 @@ async def _problems(store: Store, workers: Workers, document: DocumentId) -> lis
         stored = await store.read(document)
     except StoreCorrupt:
         return []  # the check of the file has named it
-    return [] if stored is None else await problems_of(stored, workers)
+    if stored is None:
+        return []
+    found = await problems_of(stored, workers)
+    leaves = await store.leaves(prefix=document, limit=1)
+    if not found and leaves and leaves[0].document == document:
+        unsound = await unsoundness(leaves[0], store, workers)
+        found += [] if unsound is None else [unsound]
+    return found
+
+
+async def _problems_of_tries(store: Store, workers: Workers) -> AsyncIterator[str]:
+    tries = Tries(store, workers, set_aside=_leave_as_it_is)
+    after = None
+    while page := await store.scopes(after=after):
+        after = page[-1]
+        for scope in page:
+            try:
+                if not (await store.stale(scope)).buckets:
+                    wrong = await tries.run(scope, verify())
+                    if wrong:
+                        yield (
+                            f"{len(wrong):,} nodes of the trie of {scope!r} are not those of its "
+                            "documents; `crdt-state check --rebuild` makes them anew"
+                        )
+            except StoreCorrupt as error:
+                yield str(error)
 
 
 async def problems_of(stored: StoredDocument, workers: Workers) -> list[str]:

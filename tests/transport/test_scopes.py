@@ -1,0 +1,376 @@
+"""Whole scopes between two replicas: what is caught up how, and what nobody is told."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Any
+
+from crdt_state.identifiers import DocumentId, Scope
+from crdt_state.merkle.messages import SendNodes, encode
+from crdt_state.protocol.peer.compression import COMPRESSED, Decompressor
+from crdt_state.protocol.peer.conversation import Role, SyncProtocol
+from crdt_state.protocol.peer.messages import Hello, Welcome, decode_all
+from crdt_state.protocol.peer.parts import FRAME_BYTES_MAX
+from crdt_state.protocol.peer.scopes import (
+    Answer,
+    Ask,
+    Ended,
+    Exchange,
+    Exchanged,
+    List,
+    Listed,
+    News,
+    Parcel,
+    Root,
+    ScopeMessage,
+    Since,
+    Subscribe,
+    unpack,
+)
+from crdt_state.replica.admission import ANYONE
+from crdt_state.security.grant import Access, Grant, Right
+from crdt_state.storage.contract import Append
+from crdt_state.sync.exchange import Progress
+from crdt_state.transport.link import Link, Wire
+from crdt_state.transport.memory import MemoryConnection
+from crdt_state.transport.scope_intake import take_parcel
+from wired import (
+    IMPATIENT,
+    GatedStore,
+    Server,
+    opened_replica,
+    opened_server,
+    text_of,
+    turn,
+    typed,
+    until,
+)
+
+SCOPE = Scope("notes")
+
+
+def named(number: int) -> DocumentId:
+    return DocumentId(f"notes/{number}")
+
+
+class Overheard:
+    """Dials a server and keeps what is said of scopes, in its order."""
+
+    def __init__(self, server: Server, token: str | None = None) -> None:
+        self.server = server
+        self.token = token
+        self.said: list[ScopeMessage] = []
+        self.heard: list[ScopeMessage] = []
+
+    async def dial(self, url: str) -> MemoryConnection:
+        connection = await self.server.dial(url)
+        send, receive = connection.send, connection.receive
+        outward, inward = Decompressor(FRAME_BYTES_MAX), Decompressor(FRAME_BYTES_MAX)
+
+        def overheard_send(frame: bytes) -> None:
+            self.said += of_scopes(frame, outward)
+            send(frame)
+
+        async def overheard_receive() -> bytes:
+            frame = await receive()
+            self.heard += of_scopes(frame, inward)
+            return frame
+
+        connection.send, connection.receive = overheard_send, overheard_receive
+        return connection
+
+    def count(self, kind: type[Any]) -> int:
+        return sum(isinstance(message, kind) for message in (*self.said, *self.heard))
+
+    def forget(self) -> None:
+        self.said.clear()
+        self.heard.clear()
+
+
+def of_scopes(frame: bytes, stream: Decompressor) -> list[ScopeMessage]:
+    messages = stream.messages(frame) if frame[0] == COMPRESSED else frame
+    return [message for message in decode_all(messages) if isinstance(message, ScopeMessage)]
+
+
+def follow(replica, overheard: Overheard, *, token: str | None = None) -> Link:
+    dial, wire = overheard.dial, Wire.REPLICA
+    return replica.connect("ws://server", dial=dial, wire=wire, scopes=["notes"], token=token)
+
+
+async def put(store, *documents: DocumentId, text: str = "hello", client: int = 1) -> None:
+    await store.write([Append(each, (typed(text, client=client),)) for each in documents])
+
+
+async def shown(store) -> dict[str, str]:
+    """The text of every document of a store."""
+    found = {}
+    for summary in await store.list():
+        stored = await store.read(summary.document)
+        if stored.updates():
+            found[summary.document] = text_of(stored.updates())
+    return found
+
+
+async def assert_alike(one, other) -> None:
+    """Both hold the same documents of the scope, down to their content."""
+    for replica in (one, other):
+        await replica.tries.settle(SCOPE)
+    contents = [
+        {n: t for n, t in (await shown(each.store)).items() if n.startswith("notes/")}
+        for each in (one, other)
+    ]
+    assert contents[0] == contents[1]
+    assert contents[0], "there must be something to compare"
+    assert await one.tries.root(SCOPE) == await other.tries.root(SCOPE)
+
+
+async def test_an_application_that_opens_nothing_gets_every_document_of_its_scope() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        await put(server.shell.store, *(named(n) for n in range(300)), DocumentId("other/1"))
+        overheard = Overheard(server)
+        await follow(replica, overheard).synced()
+        await assert_alike(replica, server.shell)
+        assert "other/1" not in await shown(replica.store), "that is of another scope"
+        assert overheard.count(Root) == 1
+        assert overheard.count(Exchanged) < 10, "they come in batches"
+
+
+async def test_both_sides_are_brought_in_step_and_the_outbox_is_empty() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        there, here = server.shell.store, replica.store
+        for store in (there, here):
+            await put(store, *(named(n) for n in range(100)))
+        await put(there, named(3), named(200), text="there", client=5)
+        await put(here, named(3), named(4), named(201), text="here", client=6)
+        link = follow(replica, Overheard(server))
+        await link.synced()
+        await assert_alike(replica, server.shell)
+        assert await here.outbox(link.remote) == ()
+        assert link.progress is Progress.IN_SYNC
+
+
+async def test_equal_scopes_are_told_by_their_roots_alone() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        for store in (server.shell.store, replica.store):
+            await put(store, *(named(n) for n in range(50)))
+        overheard = Overheard(server)
+        await follow(replica, overheard).synced()
+        await turn()
+        assert [type(message) for message in overheard.said] == [Subscribe]
+        assert [type(message) for message in overheard.heard] == [Root]
+
+
+async def test_what_changes_later_arrives_without_being_asked_for_again() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        await put(server.shell.store, named(1))
+        await follow(replica, Overheard(server)).synced()
+        async with opened_replica(seed=9) as writer:
+            link = writer.connect("ws://server", dial=server.dial, wire=Wire.REPLICA)
+            document = await writer.document("notes/new")
+            document.text("text").insert(0, "hi")
+            await link.synced()
+        for _ in range(2_000):
+            if (await shown(replica.store)).get("notes/new") == "hi":
+                break
+            await asyncio.sleep(0)
+        await assert_alike(replica, server.shell)
+
+
+async def test_a_short_pause_is_caught_up_by_watermark_without_a_trie() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        await put(server.shell.store, *(named(n) for n in range(20)))
+        overheard = Overheard(server)
+        link = follow(replica, overheard)
+        await link.synced()
+        await link.close()
+        await put(server.shell.store, named(7), named(77), text="later", client=8)
+        overheard.forget()
+        await follow(replica, overheard).synced()
+        assert overheard.count(Root) == overheard.count(Ask) == 0
+        (news,) = (message for message in overheard.heard if isinstance(message, News))
+        assert {parcel.document for parcel in unpack(news.batch)} == {named(7), named(77)}
+        await assert_alike(replica, server.shell)
+
+
+async def test_compaction_does_not_invalidate_a_watermark() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        await put(server.shell.store, *(named(n) for n in range(20)))
+        overheard = Overheard(server)
+        link = follow(replica, overheard)
+        await link.synced()
+        await link.close()
+        later = Parcel(named(7), (typed("later", client=8),))
+        assert not await take_parcel(server.shell, later, source=99, author=ANYONE, name="peer")
+        assert await server.shell.compaction.fold(named(7))
+        overheard.forget()
+        await follow(replica, overheard).synced()
+        assert overheard.count(Root) == 0
+        assert overheard.count(Exchange) == 1, "its log is gone, so states are exchanged"
+        await assert_alike(replica, server.shell)
+
+
+async def test_a_restored_remote_is_compared_anew() -> None:
+    async with opened_replica() as replica:
+        store = GatedStore()
+        async with opened_server(store) as server:
+            await put(store, *(named(n) for n in range(20)))
+            link = follow(replica, Overheard(server))
+            await link.synced()
+            await link.close()
+            backup = store.restored(Random(4))
+        backup.gate, backup.reading, backup.writes = store.gate, store.reading, []
+        async with opened_server(backup) as server:
+            await put(backup, named(7), text="in the second life", client=8)
+            overheard = Overheard(server)
+            await follow(replica, overheard).synced()
+            assert overheard.count(Root) == 1
+            await assert_alike(replica, server.shell)
+
+
+async def test_a_document_too_large_for_a_batch_comes_through_a_channel() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        await put(server.shell.store, named(1), named(2), text="x" * 50_000)
+        await put(server.shell.store, named(3))
+        await put(replica.store, named(4), text="y" * 50_000)
+        link = follow(replica, Overheard(server))
+        await link.synced()
+        await assert_alike(replica, server.shell)
+
+
+async def test_differences_of_every_kind_are_found_whatever_they_are() -> None:
+    seed = 21
+    dice = Random(seed)
+    for _ in range(4):
+        async with opened_server() as server, opened_replica() as replica:
+            for store in (server.shell.store, replica.store):
+                await put(store, *(named(n) for n in range(200)))
+            for store, client in ((server.shell.store, 5), (replica.store, 6)):
+                for number in dice.sample(range(260), dice.randrange(60)):
+                    await put(store, named(number), text="more", client=client)
+            await follow(replica, Overheard(server)).synced()
+            await assert_alike(replica, server.shell)
+
+
+async def test_a_peer_keeps_what_it_brought_and_is_not_sent_it_again() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        await put(server.shell.store, named(1))
+        overheard = Overheard(server)
+        link = follow(replica, overheard)
+        await link.synced()
+        await turn()
+        overheard.forget()
+        document = await replica.document("notes/mine")
+        document.text("text").insert(0, "hi")
+        await link.synced()
+        await turn(100)
+        assert overheard.count(News) == 0
+        await assert_alike(replica, server.shell)
+
+
+# --- rights -----------------------------------------------------------------------------------
+
+
+class Granting:
+    """Grants whatever the token says: patterns, to write what begins with `+`."""
+
+    def grant(self, token: str | None, *, now: Any) -> Grant:
+        rights = [
+            Right(p.removeprefix("+"), Access.WRITE if p.startswith("+") else Access.READ)
+            for p in (token or "").split()
+        ]
+        return Grant(identity="ada", rights=tuple(rights), may_relay=True)
+
+
+async def test_who_may_read_only_some_learns_nothing_of_the_others_not_even_a_hash() -> None:
+    async with opened_server(authentication=Granting()) as server, opened_replica() as replica:
+        store = server.shell.store
+        await put(store, *(DocumentId(f"notes/secret-{n}") for n in range(40)), text="hidden")
+        await put(store, *(DocumentId(f"notes/open-{n}") for n in range(40)))
+        await put(replica.store, DocumentId("notes/open-3"), text="mine", client=6)
+        overheard = Overheard(server)
+        link = follow(replica, overheard, token="+notes/open-*")
+        await link.synced()
+        texts = await shown(replica.store)
+        assert {name for name in texts if "open" in name} == set(texts)
+        assert len(texts) == 40
+        assert texts["notes/open-3"] == (await shown(store))["notes/open-3"] != "hello"
+        (root,) = (message for message in overheard.heard if isinstance(message, Root))
+        assert root.root == root.node == b""
+        assert overheard.count(List) == overheard.count(Listed) == 1
+        assert overheard.count(Answer) == 0
+        await link.close()
+        overheard.forget()
+        for name in ("notes/secret-1", "notes/open-1"):
+            later = Parcel(DocumentId(name), (typed("later", client=8),))
+            await take_parcel(server.shell, later, source=99, author=ANYONE, name="peer")
+        await follow(replica, overheard, token="+notes/open-*").synced()
+        assert not any("secret" in str(message) for message in overheard.heard)
+        assert overheard.count(News) >= 1
+        assert overheard.count(Root) == 0, "the watermark is filtered, too"
+        assert "later" in (await shown(replica.store))["notes/open-1"]
+
+
+async def test_other_rights_make_a_watermark_void() -> None:
+    async with opened_server(authentication=Granting()) as server, opened_replica() as replica:
+        await put(server.shell.store, DocumentId("notes/a"), DocumentId("notes/b"))
+        link = follow(replica, Overheard(server), token="notes/a")
+        await link.synced()
+        assert set(await shown(replica.store)) == {"notes/a"}
+        await link.close()
+        await follow(replica, Overheard(server), token="notes/**").synced()
+        assert set(await shown(replica.store)) == {"notes/a", "notes/b"}
+
+
+async def test_a_scope_that_may_not_be_read_at_all_is_refused() -> None:
+    async with opened_server(authentication=Granting()) as server, opened_replica() as replica:
+        await put(server.shell.store, named(1))
+        link = follow(replica, Overheard(server), token="other/**")
+        await until(lambda: link.last_error is not None)
+        assert "4403" in (link.last_error or "")
+        assert await shown(replica.store) == {}
+
+
+async def test_who_may_not_write_brings_nothing_and_still_gets_all() -> None:
+    async with opened_server(authentication=Granting()) as server, opened_replica() as replica:
+        await put(server.shell.store, named(1))
+        await put(replica.store, named(2))
+        overheard = Overheard(server)
+        link = follow(replica, overheard, token="notes/*")
+        await until(lambda: any(isinstance(m, Since) for m in overheard.said), turns=20_000)
+        assert named(1) in await shown(replica.store)
+        assert named(2) not in await shown(server.shell.store)
+        assert [entry.document for entry in await replica.store.outbox(link.remote)] == [named(2)]
+
+
+async def test_a_peer_that_asks_past_its_rights_is_told_nothing() -> None:
+    async with opened_server(authentication=Granting()) as server:
+        await put(server.shell.store, DocumentId("notes/open"), DocumentId("notes/secret"))
+        connection = server.visit("-/sync", token="notes/open")
+        protocol = SyncProtocol(Role.DIALLER, IMPATIENT)
+        protocol.greet(
+            Hello(
+                version_min=1,
+                version_max=1,
+                replica=b"r" * 16,
+                incarnation=b"i" * 16,
+                message_bytes_max=2**20,
+                update_bytes_max=2**20,
+                credit=2**20,
+            )
+        )
+        connection.send(b"".join(protocol.frames_to_send()))
+        walking = Ask(0, encode(SendNodes((0,), is_full=False)))
+        prying = Exchange(1, ((DocumentId("notes/secret"), b"\0"),))
+        elsewhere = Exchange(2, ((DocumentId("other/secret"), b"\0"),))
+        for number, question in enumerate((walking, prying, elsewhere)):
+            protocol.say_of_scope(Subscribe(number, SCOPE))
+            protocol.say_of_scope(question)
+        for frame in protocol.frames_to_send():
+            connection.send(frame)
+        heard: list[Any] = []
+        while sum(isinstance(message, Ended) for message in heard) < 3:
+            heard += protocol.receive(await connection.receive())
+        assert {type(message) for message in heard} == {Welcome, Root, Ended}
+        assert {message.code for message in heard if isinstance(message, Ended)} == {4403}
+        await connection.close()
