@@ -785,6 +785,22 @@ def test_simulate_prints_the_shortest_history_of_a_failure(
     assert "it still fails with 1 session" in shown.stderr
 
 
+def test_simulate_can_be_told_which_wire_to_use(folder: Path) -> None:
+    hashes = set()
+    for wire in ("replica", "y-websocket"):
+        shown = run("simulate", "--edits", "10", "--weather", "calm", "--wire", wire, "--json")
+        told = json.loads(shown.stdout)
+        assert (shown.exit_code, told["wire"]) == (0, wire)
+        hashes.add(told["hash"])
+    assert len(hashes) == 2
+
+
+def test_a_wire_that_nobody_speaks_is_bad_usage(folder: Path) -> None:
+    shown = run("simulate", "--wire", "smoke")
+    assert shown.exit_code == 2
+    assert "replica, y-websocket" in shown.stderr
+
+
 def test_a_weather_that_nobody_knows_is_bad_usage(folder: Path) -> None:
     shown = run("simulate", "--weather", "snow")
     assert shown.exit_code == 2

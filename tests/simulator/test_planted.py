@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import pytest
 
-from crdt_state.simulator.plan import draw_plan
+from crdt_state.simulator.plan import EDITS, draw_plan
 from crdt_state.simulator.shrink import shrink
 from crdt_state.simulator.simulation import Outcome, run
 from crdt_state.simulator.weather import STORM, Kind, Weather
+from crdt_state.transport.link import Wire
 from simulator.planted import bugs
 
 LIES = replace(STORM, name="lies", weights={Kind.LIE: 1})
@@ -38,9 +39,10 @@ class Planted(NamedTuple):
     weather: Weather
     edits: int
     first_seed: int
+    wire: Wire = Wire.Y_WEBSOCKET
 
     def run(self, seed: int) -> Outcome:
-        return run(draw_plan(seed, self.weather, edits=self.edits))
+        return run(draw_plan(seed, self.weather, edits=self.edits, wire=self.wire))
 
     def found(self) -> Outcome:
         """The first outcome in which something is found."""
@@ -62,6 +64,11 @@ PLANTED = [
     Planted(bugs.goes_on_after_a_restore, {"incarnation"}, BACKUPS, 400, 0),
     Planted(bugs.uses_a_client_id_again, {"convergence"}, BACKUPS, 400, 0),
     Planted(bugs.brings_nobody_up_to_date, {"quiescence"}, CLOGS, 800, 1),
+    Planted(bugs.acknowledges_before_the_commit, {"durable"}, STORM, 400, 0, Wire.REPLICA),
+    Planted(bugs.acknowledges_what_waits_as_applied, {"receipts"}, LIES, 100, 0, Wire.REPLICA),
+    Planted(bugs.counts_what_was_left_out_as_held, {"durable"}, STORM, EDITS, 74, Wire.REPLICA),
+    Planted(bugs.takes_what_was_sent_for_what_is_held, {"durable"}, CUTS, 400, 0, Wire.REPLICA),
+    Planted(bugs.brings_no_peer_up_to_date, {"quiescence", "durable"}, CLOGS, 800, 1, Wire.REPLICA),
 ]
 
 
@@ -77,7 +84,7 @@ def test_a_planted_bug_is_found_and_without_it_the_same_seed_holds(planted: Plan
 
 def test_a_failing_history_is_shrunk_and_still_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     bugs.says_saved_before_the_commit(monkeypatch)
-    failed = run(draw_plan(0, STORM, edits=400))
+    failed = run(draw_plan(0, STORM, edits=400, wire=Wire.Y_WEBSOCKET))
     shortest = shrink(failed, run, tries_max=30)
     assert shortest.checker == failed.checker
     assert len(shortest.plan.sessions) <= 3

@@ -15,6 +15,7 @@ from crdt_state.transport.intake import (
     Intake,
     MeteredConnection,
 )
+from crdt_state.transport.websocket import WebSocketConnection
 from raw_peer import RawPeer, frame
 
 if TYPE_CHECKING:
@@ -120,6 +121,28 @@ async def test_a_peer_that_pings_and_never_reads_is_not_answered_for_ever() -> N
         assert written() < 2 * MEGABYTE
         peer.transport.resume_reading()
         await until(lambda: peer.bytes_received > 60_000 * 125)
+
+
+async def test_what_is_kept_of_messages_in_parts_counts_with_unfinished_frames() -> None:
+    limits = dataclasses.replace(DEFAULT_LIMITS, unfinished_bytes_max=4 * LARGE_PART_BYTES)
+
+    async def keep(wire: ServerConnection) -> None:
+        connection = WebSocketConnection(wire, limits)
+        async for message in wire:
+            connection.holds(int(message))
+
+    async with listening(keep, limits) as (port, intake):
+        peers = [await RawPeer.connect(port, "") for _ in range(3)]
+        for peer in peers[:2]:
+            peer.send(b"%d" % (2 * LARGE_PART_BYTES))
+        await until(lambda: intake.unfinished_bytes == 4 * LARGE_PART_BYTES)
+        peers[2].send(b"%d" % (LARGE_PART_BYTES + 1))
+        await peers[2].gone()
+        assert intake.cut_off == 1
+        peers[0].send(b"0")
+        await until(lambda: intake.unfinished_bytes == 2 * LARGE_PART_BYTES)
+        await RawPeer.all_hang_up()
+        await until(lambda: intake.unfinished_bytes == 0)
 
 
 async def test_unfinished_frames_of_all_together_are_bounded() -> None:

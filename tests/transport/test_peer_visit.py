@@ -42,6 +42,7 @@ from crdt_state.protocol.peer.messages import (
 from crdt_state.protocol.peer.messages import Barrier as BarrierMessage
 from crdt_state.security.grant import Access, Grant, Right
 from crdt_state.transport.connection import ConnectionEnded
+from crdt_state.transport.farewell import Departure
 from crdt_state.transport.memory import MemoryConnection
 from hostile import SHAPES, item, section, update
 from wired import (
@@ -402,6 +403,95 @@ async def test_the_connection_ends_with_its_grant() -> None:
     async with opened_server(authentication=Tokens()) as server:
         peer = Dialler(server, token="ana read * 0.02")
         assert (await peer.ended()).code == 4401
+
+
+async def test_nothing_is_taken_of_a_peer_whose_grant_has_ended() -> None:
+    store = GatedStore()
+    async with opened_server(store, authentication=Tokens()) as server:
+        peer = Dialler(server, token="ana write * 5")
+        channel, _ = await peer.open()
+        (visit,) = server.listener._visits
+        visit._expire()
+        peer.bring(channel, typed("too late"))
+        assert (await peer.ended()).code == 4401
+        await server.shell.flush()
+        assert store.appended() == []
+
+
+async def test_who_is_refused_is_reported_by_name_and_for_which_document() -> None:
+    async with opened_server(authentication=Tokens()) as server:
+        told: list[Departure] = []
+        server.listener.farewells._sent_away = told.append
+        peer = Dialler(server, token="ana read notes")
+        channel, _ = await peer.open()
+        peer.protocol.open(OTHER, NOTHING)
+        peer.send()
+        assert (await peer.hear(Close)).code == 4403
+        peer.bring(channel, typed("x"))
+        assert (await peer.hear(Close)).code == 4403
+        peer.end.send(b"\xff")
+        assert (await peer.ended()).code == 4400
+        named = [(departure.name, departure.path, departure.code) for departure in told]
+        assert named == [
+            ("identity ana", "/other", 4403),
+            ("identity ana", "/notes", 4403),
+            ("identity ana", "/-/sync", 4400),
+        ]
+        assert server.listener.traffic.rejected == 3
+
+
+async def test_the_documents_that_one_identity_has_open_are_bounded() -> None:
+    limits = replace(IMPATIENT, identity_channels_max=3)
+    async with opened_server(limits=limits) as server:
+        peer, other = Dialler(server), Dialler(server)
+        channels = [(await peer.open(name))[0] for name in ("a", "b")]
+        await other.open("a")
+        other.protocol.open(DocumentId("c"), NOTHING)
+        other.send()
+        closed = await other.hear(Close)
+        assert closed.code == 4429
+        peer.protocol.close(channels[0], 1000, "")
+        peer.send()
+        await until(lambda: sum(a.channels for a in server.listener._accounts.values()) == 2)
+        await other.open("c")
+
+
+async def test_large_states_wait_for_their_share_of_the_budget() -> None:
+    limits = replace(IMPATIENT, large_answers_bytes_max=300_000)
+    async with opened_server(limits=limits) as server:
+        writer = Dialler(server)
+        channel, _ = await writer.open()
+        writer.bring(channel, typed("x" * 200_000))
+        await writer.hear(Acknowledge)
+        deaf = Dialler(server, credit=0)
+        await deaf.open()
+        await until(lambda: server.listener.large_answers._left <= 100_100)
+        waiting = Dialler(server)
+        second = waiting.protocol.open(NOTES, NOTHING)
+        waiting.send()
+        await turn(100)
+        assert not [each for each in waiting.heard if isinstance(each, State)]
+        deaf.end.cut()
+        assert (await waiting.hear(State)).channel == second
+        await waiting.hear(Updates)
+        await until(lambda: server.listener.large_answers._left == 300_000)
+
+
+async def test_who_is_said_to_hold_a_document_is_bounded() -> None:
+    limits = replace(IMPATIENT, holders_max=20)
+    async with opened_server(limits=limits) as server:
+        writer = Dialler(server)
+        theirs, _ = await writer.open()
+        peer = Dialler(server, replica=b"r" * 16)
+        channel, _ = await peer.open()
+        writer.bring(theirs, typed("x"))
+        await peer.hear(Updates)
+        for number in range(100):
+            peer.protocol.say(Held(channel, ReplicaId(number.to_bytes(16)), 1))
+        peer.protocol.say(BarrierMessage(channel))
+        peer.send()
+        await peer.hear(Passed)
+        assert len(server.shell.holdings.of(NOTES)._held) == 20
 
 
 # --- awareness ----------------------------------------------------------------------------------

@@ -13,11 +13,14 @@ from crdt_state.identifiers import ClientId
 from crdt_state.replica import open_document
 from crdt_state.replica.admission import Pending
 from crdt_state.replica.compaction import Compaction
+from crdt_state.replica.document_core import DocumentCore
 from crdt_state.replica.shell import ReplicaShell
 from crdt_state.replica.workers import InProcess
 from crdt_state.simulator import processes, stores
 from crdt_state.storage import sqlite_identity
 from crdt_state.storage.contract import ClearOutbox, Release
+from crdt_state.sync.acknowledging import Sent
+from crdt_state.transport.channel import Channel
 from crdt_state.transport.conversation import Conversation
 from crdt_state.transport.room import Room
 
@@ -122,3 +125,41 @@ def does_not_sync_commits(patch: pytest.MonkeyPatch) -> None:
 
 def goes_on_after_a_restore(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sqlite_identity, "agrees", lambda marks, mark: True)
+
+
+# --- over our own protocol ----------------------------------------------------------------------
+
+
+def acknowledges_before_the_commit(patch: pytest.MonkeyPatch) -> None:
+    async def settle(self: Channel) -> None:
+        self._settled, size, self._unsettled_bytes = self._received, self._unsettled_bytes, 0
+        if size:
+            self._wire.grant(self.number, size)
+        self._settling = None
+        self._acknowledge()
+
+    patch.setattr(Channel, "_settle", settle)
+
+
+def acknowledges_what_waits_as_applied(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(DocumentCore, "waits", lambda self, whole: False)
+
+
+def counts_what_was_left_out_as_held(patch: pytest.MonkeyPatch) -> None:
+    add = Sent.add
+
+    def add_and_forget(self: Sent, number: int, position: int, *, floor: int) -> None:
+        add(self, number, position, floor=position - 1)
+
+    patch.setattr(Sent, "add", add_and_forget)
+
+
+def takes_what_was_sent_for_what_is_held(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Channel, "holds_through", lambda self: self._shell.last)
+
+
+def brings_no_peer_up_to_date(patch: pytest.MonkeyPatch) -> None:
+    async def forget(self: Channel) -> None:
+        self._is_behind, self._catching_up = False, None
+
+    patch.setattr(Channel, "_come_back", forget)
