@@ -9,7 +9,9 @@ clears an outbox and fulfils a receipt.
 1. An update is acknowledged as durable when the commit that holds it has returned; as applied when
    nothing that it depends on is missing.  From a refused one on, nothing is.
 2. Updates go out in the order of the log, and behind the state that they build on.
-3. What waits to be sent is bounded: beyond it this is behind, keeps a state vector only, and
+3. Nothing is said of one life of a document to who holds another (crdt_state/lineage.py): who
+   holds the lesser one is told of the greater, and the channel ends.
+4. What waits to be sent is bounded: beyond it this is behind, keeps a state vector only, and
    catches up from the document's state.
 """
 
@@ -23,11 +25,14 @@ from crdt_state.errors import (
     CrdtStateError,
     DocumentClosed,
     DocumentSetAside,
+    LineageDeleted,
+    LineageEnded,
     QuotaExceeded,
     RemoteProtocolError,
     UpdateRefused,
     WriteNotPermitted,
 )
+from crdt_state.lineage import BORN
 from crdt_state.model.portions import portions
 from crdt_state.model.state import EMPTY_VECTOR, encode_state_vector
 from crdt_state.protocol.peer.messages import (
@@ -50,13 +55,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence as Many
 
     from crdt_state.identifiers import DocumentId, ReplicaId
+    from crdt_state.lineage import Life
     from crdt_state.replica.admission import Author
     from crdt_state.replica.document_core import Refusal
     from crdt_state.replica.shell import ReplicaShell
     from crdt_state.transport.peer_connection import PeerConnection, Said
 
-__all__ = ["NOTHING_TO_BRING", "Attendant", "Channel"]
+__all__ = ["LINEAGE_ENDED", "NOTHING_TO_BRING", "Attendant", "Channel"]
 
+LINEAGE_ENDED = LineageEnded.code
+MALFORMED = 4400
 TRY_AGAIN_LATER = 1013
 GONE = 1006
 
@@ -121,6 +129,8 @@ class Channel:
         """Whether anything of ours has gone out."""
         self.has_all = False
         """Whether what the peer held when this was opened is durable here."""
+        self.successor: Life | None = None
+        """The greater life of the document that the peer told of, which ended this."""
         self._shell = shell
         self._wire = wire
         self._holders = shell.holdings.of(document)
@@ -162,20 +172,32 @@ class Channel:
 
     # --- beginning and end -------------------------------------------------------------------
 
-    async def open(self, state_vector: bytes | None = None) -> None:
-        """Open it from our side.  Raises `StoreError`."""
+    async def open(self, state_vector: bytes | None = None, *, is_new: bool = False) -> None:
+        """Open it from our side; `is_new` where the peer has never held any of the document.
+
+        Raises `StoreError`.
+        """
         await self._use()
         vector = state_vector if state_vector is not None else self._vector()
-        self.number = self._wire.protocol.open(self.document, vector)
+        self.number = self._wire.protocol.open(self.document, vector, self._life(), is_new=is_new)
         self._wire.register(self.number, self)
         self._wire.touch()
 
-    async def answer(self, state_vector: bytes) -> None:
-        """Answer the peer, which opened it with what it holds.
+    async def answer(self, state_vector: bytes, life: Life, *, is_unknown: bool = False) -> None:
+        """Answer the peer, which opened it with what it holds of `life`.
 
-        Raises `UpdateRefused` for what is no state vector, and `StoreError`.
+        Where ours is greater, or where `is_unknown` says that it must have been deleted since, the
+        peer is told, and closes.  Raises `UpdateRefused` for what is no state vector, and
+        `StoreError`.
         """
         await self._use()
+        ours = life.deleted() if is_unknown else self._life()
+        if ours != life:
+            self._wire.protocol.answer(self.number, EMPTY_VECTOR, 0, ours)
+            self._wire.touch()
+            return
+        if ours != BORN:
+            await self._shell.peers.passed(self.peer, self.document, self._shell.last)
         self.has_begun = True
         await self._catch_up(state_vector, is_answer=True)
         self._confirm()
@@ -253,6 +275,8 @@ class Channel:
         """What we talked of is not what is stored: end it; the peer may open it anew."""
         self._is_used = False  # it has been unsubscribed already
         code = error.code if isinstance(error, UpdateRefused) else TRY_AGAIN_LATER
+        if isinstance(error, LineageEnded):
+            code = LINEAGE_ENDED  # however it ended: the next `Open` is told
         self.close(code, str(error))
 
     # --- as what a connection calls ----------------------------------------------------------
@@ -264,7 +288,9 @@ class Channel:
                 self._receive(message)
             case Acknowledge(_, durable, applied):
                 self._was_acknowledged(durable, applied)
-            case State(_, state_vector, updates):
+            case State(_, _, _, life) if life != self._life():
+                self._hear_of_another(life)
+            case State(_, state_vector, updates, _):
                 self._to_receive = updates
                 self.has_begun = True
                 self._start(self._begin(state_vector))
@@ -279,6 +305,13 @@ class Channel:
                 self._start(self._pass_barrier())
             case Passed():
                 self._barriers.popleft().set_result(None)
+
+    def _hear_of_another(self, life: Life) -> None:
+        if life > self._life():
+            self.successor = life
+            self.close(LINEAGE_ENDED, f"we hold another of its lives than {life}")
+        else:
+            self.close(MALFORMED, f"an answer of {life}, which has ended")
 
     def _hear_awareness(self, message: Awareness) -> None:
         try:
@@ -371,7 +404,7 @@ class Channel:
         if self.is_over:
             return
         if is_answer:
-            self._wire.protocol.answer(self.number, self._vector(), len(parts))
+            self._wire.protocol.answer(self.number, self._vector(), len(parts), self._life())
         rest = self._shortfall.caught_up()
         self._queue.extend(_Waiting(part, position, is_of_state=True) for part in parts)
         if rest is not None:
@@ -453,7 +486,7 @@ class Channel:
             except (WriteNotPermitted, QuotaExceeded):
                 self._taking = self._start(self._take_slowly())
                 return
-            except (DocumentSetAside, DocumentClosed) as error:
+            except (DocumentSetAside, DocumentClosed, LineageDeleted) as error:
                 self._fail(error)
                 return
             self._was_taken()
@@ -543,6 +576,10 @@ class Channel:
         self._holders.join(self)
         if self.is_over:  # it ended while the document was being loaded
             self._shell.leave(self.document, self.source)
+
+    def _life(self) -> Life:
+        known = self._shell.core.get(self.document)
+        return BORN if known is None else known.life
 
     def _vector(self) -> bytes:
         known = self._shell.core.get(self.document)

@@ -151,6 +151,8 @@ class Importer:
             core = DocumentCore(document, stored, self._limits)
         except StoreCorrupt as error:
             raise _NotTaken(f"what the store holds of it is damaged: {error}") from error
+        if core.life.is_deleted:
+            raise _NotTaken("it was deleted; give it another id with --rename")
         if core.set_aside is not None:
             raise _NotTaken(f"the store has set this document aside: {core.set_aside}")
         for update in updates:
