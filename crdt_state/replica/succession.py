@@ -20,7 +20,6 @@ from crdt_state.errors import (
     CrdtStateError,
     DocumentClosed,
     DocumentDeleted,
-    LifeOutdated,
     LineageEnded,
 )
 from crdt_state.model.portions import portions
@@ -108,8 +107,6 @@ async def succeed(
             step = _Step(shell, known, life, held, told_by, content, creator)
             if await shell.replace(known, step.make):
                 return step.error
-        except LifeOutdated:
-            continue
         finally:
             shell.leave(document, keeper)
     raise DocumentClosed(f"{document!r} is being replaced by somebody else; try again")
