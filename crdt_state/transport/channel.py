@@ -131,6 +131,8 @@ class Channel:
         """Whether what the peer held when this was opened is durable here."""
         self.successor: Life | None = None
         """The greater life of the document that the peer told of, which ended this."""
+        self._is_apart = False
+        """Whether the peer was told of a greater life than its own, and may say nothing more."""
         self._shell = shell
         self._wire = wire
         self._holders = shell.holdings.of(document)
@@ -193,6 +195,7 @@ class Channel:
         await self._use()
         ours = life.deleted() if is_unknown else self._life()
         if ours != life:
+            self._is_apart = True
             self._wire.protocol.answer(self.number, EMPTY_VECTOR, 0, ours)
             self._wire.touch()
             return
@@ -283,6 +286,9 @@ class Channel:
 
     def hear(self, message: Said) -> None:
         """The peer said something."""
+        if self._is_apart:
+            self.close(LINEAGE_ENDED, "what you say is about a life of it that has ended")
+            return
         match message:
             case Updates():
                 self._receive(message)

@@ -156,6 +156,15 @@ async def test_a_document_that_nobody_has_open_is_deleted_too() -> None:
         assert await lives(ada) == [BORN.deleted()]
 
 
+async def test_a_server_that_is_met_for_the_first_time_is_told_of_what_was_deleted_before() -> None:
+    async with met() as (server, _, _), opened_replica(seed=14) as eve:
+        await edited(eve, "eve's")
+        await eve.delete(NOTES)
+        link = connected(eve, server)
+        await link.synced()
+        assert await shown(server) is None
+
+
 async def test_a_deleted_document_lets_nothing_in() -> None:
     async with opened_replica() as replica:
         await edited(replica, "gone")
