@@ -432,6 +432,8 @@ class PeerConversation:
             if channel.successor is not None:
                 return await self._succeed(wire, channel.successor)
             if end.code == LINEAGE_ENDED:
+                if end.is_by_peer:
+                    await asyncio.sleep(self._backoff.failed())
                 return _End(GONE, end.reason, is_by_peer=True)  # opened anew, it is told more
             has_refused = end.is_by_peer and channel.has_sent and end.code in REFUSES_WHAT_WE_BRING
             if known is not None and has_refused:

@@ -25,7 +25,7 @@ from crdt_state.clocks import HybridClock, SystemClock
 from crdt_state.errors import AlreadyConnected, LimitExceeded, UsageError
 from crdt_state.identifiers import document_id, draw_client_id
 from crdt_state.limits import DEFAULT_LIMITS
-from crdt_state.lineage import BORN
+from crdt_state.lineage import BORN, Life
 from crdt_state.model.document import Document
 from crdt_state.model.rebasing import rebase
 from crdt_state.replica.open_document import OpenDocument
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from crdt_state.errors import LineageEnded
     from crdt_state.identifiers import DocumentId, Incarnation
     from crdt_state.limits import Limits
-    from crdt_state.lineage import Life
     from crdt_state.storage.contract import Store
     from crdt_state.transport.connection import Dial
 
@@ -158,8 +157,7 @@ class Replica(ReplicaShell):
         one has heard of it.  Who has the document open is told by `DocumentDeleted`.  To delete it
         twice changes nothing.  Raises `InvalidDocumentId`, `StoreError`.
         """
-        document = document_id(name)
-        await self._begin(document, (await self._life(document)).deleted())
+        await self._begin(document_id(name), Life.deleted)
 
     async def seed(self, name: str, fill: Callable[[Document], object]) -> OpenDocument:
         """Begin a document with new content, in place of whatever is under this id anywhere.
@@ -169,14 +167,13 @@ class Replica(ReplicaShell):
         `fill` does, `InvalidDocumentId`, `StoreError`.
         """
         document = document_id(name)
-        life = (await self._life(document)).successor(self.clock.wall(), self.random)
         seeded = self._loose(document, [])
         try:
             fill(seeded)
             content = seeded.encode()
         finally:
             seeded.close()
-        await self._begin(document, life, content)
+        await self._begin(document, self._successor, content)
         return await self.document(document)
 
     async def recreate(self, name: str) -> OpenDocument:
@@ -185,12 +182,11 @@ class Replica(ReplicaShell):
         Raises `UsageError` where it is not deleted, `InvalidDocumentId`, `StoreError`.
         """
         document = document_id(name)
-        before = await self._life(document)
-        if not before.is_deleted:
+        if not (await self._life(document)).is_deleted:
             raise UsageError(
                 f"{document!r} is not deleted; `document` opens it, and `seed` begins it anew"
             )
-        await self._begin(document, before.successor(self.clock.wall(), self.random))
+        await self._begin(document, self._successor)
         return await self.document(document)
 
     async def ended(self) -> AsyncIterator[LineageEnded]:
@@ -264,8 +260,17 @@ class Replica(ReplicaShell):
         stored = await self.store.read(document)
         return BORN if stored is None else stored.life
 
-    async def _begin(self, document: DocumentId, life: Life, content: bytes | None = None) -> None:
-        await succeed(self, document, life, held=held_by_nobody, content=content)
+    def _successor(self, life: Life) -> Life:
+        return life.successor(self.clock.wall(), self.random)
+
+    async def _begin(
+        self, document: DocumentId, following: Callable[[Life], Life], content: bytes | None = None
+    ) -> None:
+        """Let the life that `following` gives follow the one that there is when it happens."""
+        while (life := following(before := await self._life(document))) != before:
+            # Where a peer has brought a greater one meanwhile, that is the one to be followed.
+            if await succeed(self, document, life, held=held_by_nobody, content=content):
+                break
         for link in self._links:
             link.look_again()
 
