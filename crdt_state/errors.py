@@ -29,6 +29,7 @@
     │       ├── NotHead                 a write elsewhere than at the head of a chain
     │       ├── DocumentSetAside        its whole document waits for a person to look at it
     │       ├── QuotaExceeded           the document's creator has no room left
+    │       ├── LineageDeleted          the document was deleted; nothing is added to it
     │       └── WriteNotPermitted       the author may not write here
     ├── StoreError                      the disk's: nothing stored is lost, reading goes on
     │   ├── StoreInUse                  another process holds the file
@@ -37,6 +38,8 @@
     │   ├── StoreUnavailable            an I/O error
     │   ├── EditNotStored               our own user's edit is not on the disk; it is handed back
     │   └── StoreTooNew                 written by a later version of this software
+    ├── LineageEnded                    what an open document showed is over; edits are handed back
+    │   └── DocumentDeleted             and nothing has come in its place
     ├── NotYetReplicated                too few others hold an edit so far; the receipt stays good
     ├── EngineFailed                    the native engine panicked: the document must be rebuilt
     ├── ObserversFailed                 (ExceptionGroup) callbacks raised after a transaction
@@ -60,6 +63,7 @@ __all__ = [
     "DemonstrationFailed",
     "DependsOnRefused",
     "DocumentClosed",
+    "DocumentDeleted",
     "DocumentSetAside",
     "EditNotStored",
     "EditRefused",
@@ -72,6 +76,8 @@ __all__ = [
     "KeyNotUsable",
     "LifeOutdated",
     "LimitExceeded",
+    "LineageDeleted",
+    "LineageEnded",
     "NotHead",
     "NotImportable",
     "NotYetReplicated",
@@ -372,6 +378,12 @@ class DocumentSetAside(UpdateRefused):
     code = 4423
 
 
+class LineageDeleted(UpdateRefused):
+    """An update to a document that was deleted; to begin it anew is somebody's own decision."""
+
+    code = 4404
+
+
 class StoreError(CrdtStateError):
     """The disk's; what was stored before is still there, and reading goes on where it can."""
 
@@ -417,6 +429,39 @@ class EditNotStored(StoreError):
 
 class StoreTooNew(StoreError):
     """The file was written by a later version of this software."""
+
+
+class LineageEnded(CrdtStateError):
+    """A document's lineage has ended: it was seeded anew elsewhere, or deleted (`DocumentDeleted`).
+
+    `updates` are the edits made here in it that nobody else was known to hold; where there are any,
+    the content with them was set aside, and `Replica` offers what may become of it: `adopt`,
+    `keep_as_copy`, `rebase`, each of which takes this error.  `lineage` is the one that ended, 16
+    bytes.  A document that was open is closed.
+    """
+
+    code = 4409
+    what = "was begun anew elsewhere; what is there now is not what you edited"
+
+    def __init__(self, document: str, lineage: bytes, updates: tuple[bytes, ...] = ()) -> None:
+        offer = "; your edits are set aside: adopt, keep_as_copy or rebase them" if updates else ""
+        super().__init__(f"{document!r} {self.what}{offer}")
+        self.document = document
+        self.lineage = lineage
+        self.updates = updates
+
+    def with_more(self, updates: Sequence[bytes]) -> LineageEnded:
+        """The same, handing back `updates` as well."""
+        if not updates:
+            return self
+        return type(self)(self.document, self.lineage, (*self.updates, *updates))
+
+
+class DocumentDeleted(LineageEnded):
+    """The document was deleted; `Replica.recreate` begins it anew."""
+
+    code = 4404
+    what = "was deleted; `recreate` begins it anew"
 
 
 class NotYetReplicated(CrdtStateError):

@@ -119,6 +119,10 @@ class Limits:
     # Before a document that a remote will not have is offered to it again.
     refused_seconds: float = 600.0
     remotes_max: int = 64
+    # Replicas that have dialled, each of which is owed every deletion (replica/peers).
+    peers_max: int = 1_024
+    # How long a deletion is remembered at least, and who was silent for so long is forgotten.
+    peer_forget_seconds: float = 90 * 24 * 3600.0
     reconnect_seconds_min: float = 0.1
     reconnect_seconds_max: float = 30.0
     # How long who is refused is kept before the close (transport/farewell).

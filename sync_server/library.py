@@ -40,6 +40,6 @@ class ShellLibrary:
         reason.  Compaction finds out whether it is the document.
         """
         stored = await self.shell.store.read(document)
-        if stored is None:
+        if stored is None or stored.life.is_deleted:
             return None
         return await self.shell.workers.as_json(stored.updates())

@@ -8,21 +8,25 @@ and its document is set aside.
 1. This ends for no failure: a log that cannot be folded stays as it is, and the next one is.
 2. A fold takes away exactly what it read; what is appended meanwhile stays in the log.
 3. Who owns a client id, and who was refused, outlives every fold.
+4. Of a document that a remote is owed, what it lacks stays apart from what it held before, until
+   the log has grown too long for that: it tells later which edits were made here.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from crdt_state.errors import EngineFailed, StoreError, UpdateRefused, UsageError, WorkerFailed
 from crdt_state.model.head import Head
 from crdt_state.replica.document_core import SET_ASIDE, DocumentCore
-from crdt_state.storage.contract import Fold
+from crdt_state.storage.contract import NOTHING, PEERS, Fold, Sequence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
+    from collections.abc import Sequence as Many
 
     from crdt_state.identifiers import DocumentId
     from crdt_state.limits import Limits
@@ -35,6 +39,9 @@ __all__ = ["Compaction", "is_fold_due"]
 
 FOUND_MAX = 1_000
 """How many overgrown documents are looked for in the store at once."""
+
+FOLDED_AT_LAST = 16
+"""No log grows beyond so many times the usual count."""
 
 
 class _Growth(NamedTuple):
@@ -58,11 +65,24 @@ def is_fold_due(updates: int, log_bytes: int, state_bytes: int, limits: Limits) 
     updates, its log must first hold an eighth of the state's bytes; but no log may grow beyond
     sixteen times the usual count, because opening a document reads all of it.
     """
-    if updates >= 16 * limits.log_updates_before_fold:
+    if updates >= FOLDED_AT_LAST * limits.log_updates_before_fold:
         return True
     if 8 * log_bytes < state_bytes:
         return False
     return updates >= limits.log_updates_before_fold or log_bytes >= limits.log_bytes_before_fold
+
+
+def _held_part(stored: StoredDocument, limits: Limits) -> StoredDocument:
+    """What of a document is to be folded: up to where the remotes held it that are owed more."""
+    held = [through for remote, through in stored.held.items() if not remote.startswith(PEERS)]
+    through = min(held, default=stored.last)
+    log = tuple(entry for entry in stored.log if entry.sequence <= through)
+    folded = NOTHING if stored.checkpoint is None else stored.checkpoint.through
+    is_too_long = len(stored.log) >= FOLDED_AT_LAST * limits.log_updates_before_fold
+    # Where they held nothing there is nothing to be kept apart, and where it is folded, no more.
+    if is_too_long or not max(folded, 1) <= through < stored.last:
+        return stored
+    return replace(stored, log=log, last=log[-1].sequence if log else Sequence(through))
 
 
 class Compaction:
@@ -82,7 +102,7 @@ class Compaction:
         log_bytes = sum(len(entry.update) for entry in stored.log)
         self._note(stored.document, _Growth(len(stored.log), log_bytes, state_bytes))
 
-    def grew(self, document: DocumentId, deltas: Sequence[Delta]) -> None:
+    def grew(self, document: DocumentId, deltas: Many[Delta]) -> None:
         """Updates have been added to a log."""
         before = self._growth.get(document, _Growth(0, 0, 0))
         added = sum(len(delta.update) for delta in deltas)
@@ -140,7 +160,13 @@ class Compaction:
 
     async def _fold(self, document: DocumentId, run: _Run) -> bool:
         stored = await self._shell.store.read(document)
-        if stored is None or not stored.log or SET_ASIDE in stored.metadata:
+        if stored is None or SET_ASIDE in stored.metadata:
+            return False
+        stored = _held_part(stored, self._shell.limits)
+        if not stored.log:
+            if document in self._growth:
+                # Nothing to be done yet; looked at again when as much has been added once more.
+                self._growth[document] = _Growth(0, 0, self._growth[document].state_bytes)
             return False
         folded = await self._shell.workers.fold(stored.updates())
         if folded.waiting:

@@ -17,7 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from crdt_state.errors import DocumentClosed, DocumentSetAside, WriteNotPermitted
+from crdt_state.errors import (
+    DocumentClosed,
+    DocumentSetAside,
+    LineageDeleted,
+    WriteNotPermitted,
+)
 from crdt_state.replica.document_core import (
     LOCAL,
     Delta,
@@ -163,6 +168,10 @@ class ReplicaCore:
         if self._remotes.get(remote) == source:
             self._remotes[remote] = ABSENT
 
+    def remotes(self) -> tuple[str, ...]:
+        """Everybody who is owed what is new."""
+        return tuple(self._remotes)
+
     def remove_remote(self, remote: str) -> None:
         """Nothing new is owed to this remote."""
         self._remotes.pop(remote, None)
@@ -174,14 +183,16 @@ class ReplicaCore:
     ) -> None:
         """An update has come for a document in use.
 
-        Raises `WriteNotPermitted`, `QuotaExceeded` and `DocumentSetAside` at once; all other
-        refusals come out of `decide`.
+        Raises `WriteNotPermitted`, `QuotaExceeded`, `DocumentSetAside` and `LineageDeleted` at
+        once; all other refusals come out of `decide`.
         """
         known = self._documents.get(document)
         if known is None:
             raise DocumentClosed(f"{document!r} is not in use; open it first")
         if known.set_aside is not None:
             raise DocumentSetAside(f"the document was set aside: {known.set_aside}")
+        if known.life.is_deleted:
+            raise LineageDeleted(f"{document!r} was deleted; nothing is added to it")
         if not author.may_write:
             raise WriteNotPermitted(f"no right to write to {document!r}")
         if author.identity is not None or known.creator is not None:

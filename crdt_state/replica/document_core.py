@@ -21,6 +21,7 @@ from crdt_state.errors import (
     UpdateTooLarge,
     WaitedInVain,
 )
+from crdt_state.lineage import BORN
 from crdt_state.model.head import Head
 from crdt_state.model.inspect import inspect
 from crdt_state.replica.admission import (
@@ -37,7 +38,7 @@ from crdt_state.replica.admission import (
 )
 from crdt_state.replica.awaited import Awaited, Fingerprint, fingerprint
 from crdt_state.replica.inbox import Inbox, Run
-from crdt_state.storage.contract import Append, Hold, Release, SetAside, SetMetadata
+from crdt_state.storage.contract import NOTHING, Append, Hold, Release, SetAside, SetMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -173,6 +174,11 @@ class DocumentCore:
         """Whether anything of it is stored, or will be by the next commit."""
         self.creator = None if stored is None else stored.creator
         """Whose it is; None also while nothing of it exists."""
+        self.life = BORN if stored is None else stored.life
+        """Which life of the document this is; it stays that as long as this object."""
+        self.confirmed: set[str] = set()
+        """Remotes that have said since this was built that they hold it."""
+        self._held = None if stored is None else stored.held
         self._inbox = Inbox()
         self._prepared: tuple[Head, Verdict] | None = None
         self._refused_of: dict[int, int] = {}
@@ -187,6 +193,12 @@ class DocumentCore:
     def arrive(self, source: int, author: Author, update: bytes, *, name: str) -> None:
         """Take an update into this tick; `name` is `name_of` its author."""
         self._inbox.add(source, author, update, name)
+
+    def is_new_to(self, remote: str) -> bool:
+        """Whether a remote that is owed everything has never held any of it."""
+        if remote in self.confirmed:
+            return False
+        return self._held is None or self._held.get(remote) == NOTHING
 
     def decide(self, now: WallTime, effort: Effort | None = None) -> list[Refusal]:
         """Decide what arrived, in order, until `effort` is spent; return what was refused.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from crdt_state.replica.shell import ReplicaShell
     from crdt_state.storage.contract import StoredDocument, Write
 
-__all__ = ["give_way"]
+__all__ = ["give_way", "head_of_state"]
 
 AnyResult = TypeVar("AnyResult")
 
@@ -56,11 +56,13 @@ async def give_way(
     `RemoteProtocolError` for a state that is not let in, and `StoreError`; then nothing has
     changed.
     """
-    theirs = await _off_the_loop(state, lambda: _read(state, shell.limits))
+    theirs = await head_of_state(state, shell.limits)
     refused: EditRefused | None = None
 
-    async def make(stored: StoredDocument) -> tuple[list[Write], CrdtStateError]:
+    async def make(stored: StoredDocument | None) -> tuple[list[Write], CrdtStateError]:
         nonlocal refused
+        if stored is None:
+            raise _NothingRefused
         ours = await shell.difference(known.document, encode_state_vector(theirs.vector))
         inspection = await _off_the_loop(ours, lambda: inspect(ours, shell.limits, merged=True))
         if theirs.holds(inspection):
@@ -84,6 +86,14 @@ async def give_way(
         return None
 
 
+async def head_of_state(state: bytes, limits: Limits) -> Head:
+    """The head of all that a remote holds, which is let in as any other update would be.
+
+    Raises `UpdateRefused` and `RemoteProtocolError`.
+    """
+    return await _off_the_loop(state, lambda: _read(state, limits))
+
+
 async def _off_the_loop(update: bytes, read: Callable[[], AnyResult]) -> AnyResult:
     """Read what is large in a thread, so that the event loop goes on with others."""
     return await asyncio.to_thread(read) if len(update) > LARGE_BYTES else read()
@@ -94,7 +104,6 @@ class _NothingRefused(CrdtStateError):
 
 
 def _read(state: bytes, limits: Limits) -> Head:
-    """The head of a remote's state, which is let in as any other update would be."""
     head = Head()
     inspection = inspect(state, limits, merged=True)
     verdict = admit(head, inspection, RELAY, limits)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 from crdt_state.errors import (
     CrdtStateError,
     DocumentClosed,
+    DocumentDeleted,
     EditNotStored,
     EditRefused,
     EngineFailed,
+    LineageEnded,
     ObserversFailed,
     UpdateMalformed,
     UpdateRefused,
@@ -90,8 +92,8 @@ class OpenDocument(Document):
     ) -> OpenDocument:
         """Open a document, new or stored.
 
-        Raises `StoreError`, and `EngineFailed` where its bytes make the engine panic; the
-        document is then set aside.
+        Raises `StoreError`, `DocumentDeleted`, and `EngineFailed` where its bytes make the engine
+        panic; the document is then set aside.
         """
         entrance = _Entrance()
         await shell.use(document, LOCAL, entrance)
@@ -100,6 +102,8 @@ class OpenDocument(Document):
             stored = await shell.store.read(document)
             updates = [] if stored is None else stored.updates()
             known = shell.core.get(document)
+            if stored is not None and stored.life.is_deleted:
+                raise DocumentDeleted(document, stored.life.lineage)  # noqa: TRY301 - one way out
             if known is not None and known.head.splits_seen:
                 updates = heal(updates, shell.limits)
             opened = cls(
@@ -134,8 +138,9 @@ class OpenDocument(Document):
     async def saved(self) -> None:
         """Every edit made so far is on the disk.
 
-        Raises `EditNotStored` with the edits that are not, and never will be, and `EditRefused`
-        with those that a remote did not let in.
+        Raises `EditNotStored` with the edits that are not, and never will be, `EditRefused` with
+        those that a remote did not let in, and `LineageEnded` where the document was deleted or
+        begun anew elsewhere.
         """
         if self._error is not None:
             raise self._error
@@ -204,7 +209,7 @@ class OpenDocument(Document):
 
     def lost(self, error: Exception, own_edits: Sequence[bytes]) -> None:
         """What this object shows is not what is stored."""
-        if isinstance(error, EditRefused):
+        if isinstance(error, EditRefused | LineageEnded):
             error = error.with_more(own_edits)
         elif own_edits:
             error = EditNotStored(str(error), tuple(own_edits))

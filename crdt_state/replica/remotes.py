@@ -72,7 +72,7 @@ class Remotes:
         """
         if remote in self._known:
             return
-        await self._owe_everything(remote)
+        await self._owe_everything(remote, is_again=False)
         # Last, so that a kill on the way begins this anew.
         self.check_room(remote)
         self._known[remote] = None
@@ -93,15 +93,17 @@ class Remotes:
         if before == who:
             return False
         if before is not None:
-            await self._owe_everything(remote)
+            await self._owe_everything(remote, is_again=True)
         await self._store.write([SetMetadata(key, who)])
         return before is not None
 
-    async def _owe_everything(self, remote: str) -> None:
+    async def _owe_everything(self, remote: str, *, is_again: bool) -> None:
         after = ""
-        while page := await self._store.list(after=after, limit=PAGE):
+        while page := await self._store.list(after=after, limit=PAGE, with_deleted=True):
             after = page[-1].document
-            await self._store.write([Append(line.document, (), (remote,)) for line in page])
+            await self._store.write(
+                [Append(line.document, (), (remote,), is_again=is_again) for line in page]
+            )
 
     async def forget(self, remote: str) -> None:
         """Take a remote off the list, and what it is owed out of the outbox."""

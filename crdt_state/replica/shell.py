@@ -38,6 +38,7 @@ from crdt_state.replica.core import ReplicaCore
 from crdt_state.replica.document_core import LOCAL, SET_ASIDE, DocumentCore
 from crdt_state.replica.encodings import Encodings
 from crdt_state.replica.inbox import LARGE_BYTES
+from crdt_state.replica.peers import Peers
 from crdt_state.replica.receipts import Holdings
 from crdt_state.replica.tries import Tries
 from crdt_state.replica.verification import Verification
@@ -61,6 +62,10 @@ if TYPE_CHECKING:
     from crdt_state.storage.contract import Store, StoredDocument, Write
 
 __all__ = ["ReplicaShell", "Subscriber"]
+
+
+BURIALS = 1_000
+"""How often old tombstones are looked for while a peer is silent and not forgotten."""
 
 
 class Subscriber(Protocol):
@@ -104,6 +109,7 @@ class ReplicaShell:
         self.verification = Verification(store, workers, limits, self.witness)
         self.watching = Watching()
         self.holdings = Holdings(limits.holders_max)
+        self.peers = Peers(store, limits)
         self.last = NOTHING
         """The greatest sequence that is known to be durable and has been delivered."""
         self._is_listening = is_listening
@@ -122,9 +128,11 @@ class ReplicaShell:
         self._is_closed = False
 
     async def __aenter__(self) -> Self:
+        await self.peers.load()
         self._start(self._write_batches(), "writer")
         self._start(self.compaction.run(), "compaction")
         self._start(self.verification.run(), "verification")
+        self._start(self._bury(), "burials")
         return self
 
     async def __aexit__(
@@ -414,13 +422,13 @@ class ReplicaShell:
     async def replace(
         self,
         known: DocumentCore,
-        make: Callable[[StoredDocument], Awaitable[tuple[list[Write], CrdtStateError]]],
+        make: Callable[[StoredDocument | None], Awaitable[tuple[list[Write], CrdtStateError]]],
     ) -> bool:
         """Write what `make` gives, in one commit, in place of a document in use; end its use.
 
         Until then nothing else of it is written.  `make` is given what is durable, and gives the
         error by which the document's users learn that what they show is not what is stored.
-        False, and nothing has happened, where it fell out of use meanwhile or nothing is stored.
+        False, and nothing has happened, where it fell out of use or is being replaced by others.
         """
         # Whoever asked may give up; between the commit and its consequences nothing may.
         task = asyncio.create_task(self._replace(known, make))
@@ -431,7 +439,7 @@ class ReplicaShell:
     async def _replace(
         self,
         known: DocumentCore,
-        make: Callable[[StoredDocument], Awaitable[tuple[list[Write], CrdtStateError]]],
+        make: Callable[[StoredDocument | None], Awaitable[tuple[list[Write], CrdtStateError]]],
     ) -> bool:
         document = known.document
         if self.core.get(document) is not known or document in self._replacing:
@@ -441,7 +449,7 @@ class ReplicaShell:
         try:
             await self.store.write([])  # writes are carried out in order: none is under way
             stored = await self.store.read(document)
-            if stored is None or self.core.get(document) is not known:
+            if self.core.get(document) is not known:
                 return False
             self.encodings.drop(document)  # the last commit may not have been delivered yet
             writes, error = await make(stored)
@@ -460,6 +468,15 @@ class ReplicaShell:
                 self.core.release(document)
                 self._decide_soon()
                 self._work.set()
+
+    async def _bury(self) -> None:
+        """Let go of old tombstones, now and then, for ever."""
+        while True:
+            try:
+                await self.peers.bury(self.clock.wall())
+            except StoreError as error:
+                self.witness.store_failed(error)
+            await asyncio.sleep(self.limits.peer_forget_seconds / BURIALS)
 
     async def _load(self, document: DocumentId) -> None:
         try:

@@ -6,7 +6,8 @@ bounded batch in one write each.
 
 1. What `settle` returns after, the trie covers everything that was durable when it was called.
 2. Leaves and the nodes above them are written together: no kill leaves one without the other.
-3. A document that cannot be integrated is set aside and has no leaf; the others do.
+3. A document that cannot be integrated is set aside and has no leaf; nor has one that is deleted,
+   which its remembered end (a tombstone) keeps from coming back.  The others do.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class Tries:
                 return None if summary is None else SetLeaf(document, summary.last, bucket, None)
             if stored is None:
                 return None
-            if SET_ASIDE in stored.metadata:
+            if SET_ASIDE in stored.metadata or stored.life.is_deleted:
                 return SetLeaf(document, stored.last, bucket, None)
             try:
                 digests = await self._workers.digest(stored.updates())
@@ -130,7 +131,7 @@ class Tries:
                     raise
                 await self._set_aside(document, f"digesting it failed: {error}")
                 return SetLeaf(document, stored.last, bucket, None)
-        leaf = leaf_of(document, digests.digest)
+        leaf = leaf_of(document, digests.digest, stored.life.lineage)
         return SetLeaf(document, stored.last, bucket, leaf, digests.deep_digest)
 
     async def _write(

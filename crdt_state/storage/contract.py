@@ -121,7 +121,7 @@ class Append:
 
     Beside an outbox entry stands through which sequence its remote held all of the document when
     it was made: what came before these updates; without updates nothing, or with `is_again`, for a
-    remote that has lost what it held, all of it.
+    remote that has lost what it held, all of it.  0 where that is nothing.
     """
 
     document: DocumentId

@@ -318,6 +318,7 @@ class MemoryStore:
         document = self._documents.get(write.document)
         if document is not None and document.last:
             since = before if write.updates else document.last if write.is_again else NOTHING
+            since = since if since > document.born else NOTHING
             for remote in write.unsent_to:
                 known = self._outbox.get((remote, write.document))
                 held = since if known is None else min(known.since, since)
@@ -392,7 +393,7 @@ class MemoryStore:
         self._forget_outbox(document)
         self._remotes.update(write.unsent_to)
         for remote in write.unsent_to:
-            self._outbox[remote, document] = _Owed(self._sequence, self._sequence)
+            self._outbox[remote, document] = _Owed(self._sequence, NOTHING)
 
     def _forget_outbox(self, document: DocumentId) -> None:
         for entry in [key for key in self._outbox if key[1] == document]:
@@ -592,7 +593,8 @@ class MemoryStore:
         left = 4 * size
         found: list[Head] = []
         for last, name in heapq.nsmallest(limit, lasts):
-            updates = _behind(name, self._documents[name], after)
+            kept = self._documents[name]
+            updates = _behind(name, kept, after) if kept.life == BORN else None
             length = sum(map(len, updates or ()))
             if updates is not None and length > size:
                 updates = None

@@ -207,6 +207,8 @@ VERSION_5 = (
     "ALTER TABLE documents ADD COLUMN life_checksum INTEGER",
     "ALTER TABLE documents ADD COLUMN deleted_at INTEGER",
     "CREATE INDEX documents_deleted ON documents (deleted_at) WHERE deleted_at IS NOT NULL",
+    # Few documents ever have another life than the first, and only they pay for it.
+    "CREATE INDEX documents_begun ON documents (last) WHERE life IS NOT NULL",
     # What was owed before this was kept may be all of it, or the last word of it alone.
     "ALTER TABLE outbox ADD COLUMN since INTEGER NOT NULL DEFAULT -1",
 )

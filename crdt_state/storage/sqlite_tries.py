@@ -137,26 +137,34 @@ def _known_scope(connection: Connection, scope: Scope) -> int | None:
 def list_heads(connection: Connection, scope: Scope, after: int, limit: int, size: int) -> Heads:
     """Documents of a scope with something behind `after`, and what it is.
 
-    A last sequence is a row of the log, or what a checkpoint reaches through: both are indexed,
-    and no commit has to keep an index of heads.
+    A last sequence is a row of the log, what a checkpoint reaches through, or where another life
+    began: all are indexed, and no commit has to keep an index of heads.
     """
     where, parameters = _within(scope)
-    lasts: list[tuple[int, str]] = []
+    lasts: list[tuple[int, str, bool]] = []
     with transaction(connection, is_writing=False):
         through = int.from_bytes(read_fact(connection, "sequence") or b"")
         for column, table in (("sequence", "log"), ("through", "checkpoints")):
             lasts += connection.execute(
                 # CROSS JOIN keeps the order: positions are gone through, documents looked up.
-                f"SELECT last, name FROM {table} CROSS JOIN documents "  # noqa: S608
+                f"SELECT last, name, life IS NULL FROM {table} CROSS JOIN documents "  # noqa: S608
                 f"ON id = {table}.document AND last = {table}.{column} "
                 f"WHERE {table}.{column} > ? AND {where} ORDER BY {table}.{column} LIMIT ?",
                 (after, *parameters, limit + 1),
             ).fetchall()
+        lasts += connection.execute(
+            "SELECT last, name, 0 FROM documents INDEXED BY documents_begun "  # noqa: S608
+            f"WHERE life IS NOT NULL AND last = born AND last > ? AND {where} "
+            "ORDER BY last LIMIT ?",
+            (after, *parameters, limit + 1),
+        ).fetchall()
         lasts.sort()
         left = 4 * size
         found: list[Head] = []
-        for last, name in lasts[:limit]:
-            updates = _read_behind(connection, DocumentId(name), after, size)
+        for last, name, is_first_life in lasts[:limit]:
+            updates = None
+            if is_first_life:
+                updates = _read_behind(connection, DocumentId(name), after, size)
             left -= sum(map(len, updates or ()))
             if left < 0:
                 break

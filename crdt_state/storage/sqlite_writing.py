@@ -66,7 +66,8 @@ INSERT_UPDATES = "INSERT INTO log (sequence, document, checksum, content, previo
 # through which the remote holds it all; NULL, through the last.
 OWE = """
     INSERT INTO outbox (remote, document, through, since)
-    SELECT remotes.id, documents.id, documents.last, coalesce(owed.column3, documents.last)
+    SELECT remotes.id, documents.id, documents.last,
+        iif(coalesce(owed.column3, last) <= born, 0, coalesce(owed.column3, last))
     FROM (VALUES ROWS) AS owed
     CROSS JOIN remotes ON remotes.name = owed.column1
     CROSS JOIN documents ON documents.name = owed.column2

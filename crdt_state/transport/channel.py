@@ -9,7 +9,9 @@ clears an outbox and fulfils a receipt.
 1. An update is acknowledged as durable when the commit that holds it has returned; as applied when
    nothing that it depends on is missing.  From a refused one on, nothing is.
 2. Updates go out in the order of the log, and behind the state that they build on.
-3. What waits to be sent is bounded: beyond it this is behind, keeps a state vector only, and
+3. Nothing is said of one life of a document to who holds another (crdt_state/lineage.py): who
+   holds the lesser one is told of the greater, and the channel ends.
+4. What waits to be sent is bounded: beyond it this is behind, keeps a state vector only, and
    catches up from the document's state.
 """
 
@@ -23,11 +25,14 @@ from crdt_state.errors import (
     CrdtStateError,
     DocumentClosed,
     DocumentSetAside,
+    LineageDeleted,
+    LineageEnded,
     QuotaExceeded,
     RemoteProtocolError,
     UpdateRefused,
     WriteNotPermitted,
 )
+from crdt_state.lineage import BORN
 from crdt_state.model.portions import portions
 from crdt_state.model.state import EMPTY_VECTOR, encode_state_vector
 from crdt_state.protocol.peer.messages import (
@@ -52,15 +57,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence as Many
 
     from crdt_state.identifiers import DocumentId, ReplicaId
+    from crdt_state.lineage import Life
     from crdt_state.replica.admission import Author
     from crdt_state.replica.awaited import Fingerprint
     from crdt_state.replica.document_core import Refusal
     from crdt_state.replica.shell import ReplicaShell
     from crdt_state.transport.peer_connection import PeerConnection, Said
 
-__all__ = ["NOTHING_TO_BRING", "TOO_BIG_FOR_THE_PEER", "Attendant", "Channel"]
+__all__ = [
+    "LINEAGE_ENDED",
+    "NOTHING_TO_BRING",
+    "TOO_BIG_FOR_THE_PEER",
+    "Attendant",
+    "Channel",
+]
 
 TOO_BIG_FOR_THE_PEER = 1009
+LINEAGE_ENDED = LineageEnded.code
+MALFORMED = 4400
 TRY_AGAIN_LATER = 1013
 GONE = 1006
 
@@ -104,7 +118,7 @@ class _Waiting(NamedTuple):
 class Channel:
     """A subscriber of the replica, and what a connection calls when the peer has said something."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 - both directions have much to remember
         self,
         shell: ReplicaShell,
         wire: PeerConnection,
@@ -131,6 +145,10 @@ class Channel:
         """Whether anything of ours has gone out."""
         self.has_all = False
         """Whether what the peer held when this was opened is durable here."""
+        self.successor: Life | None = None
+        """The greater life of the document that the peer told of, which ended this."""
+        self._is_apart = False
+        """Whether the peer was told of a greater life than its own, and may say nothing more."""
         self._shell = shell
         self._wire = wire
         self._holders = shell.holdings.of(document)
@@ -173,20 +191,33 @@ class Channel:
 
     # --- beginning and end -------------------------------------------------------------------
 
-    async def open(self, state_vector: bytes | None = None) -> None:
-        """Open it from our side.  Raises `StoreError`."""
+    async def open(self, state_vector: bytes | None = None, *, is_new: bool = False) -> None:
+        """Open it from our side; `is_new` where the peer has never held any of the document.
+
+        Raises `StoreError`.
+        """
         await self._use()
         vector = state_vector if state_vector is not None else self._vector()
-        self.number = self._wire.protocol.open(self.document, vector)
+        self.number = self._wire.protocol.open(self.document, vector, self._life(), is_new=is_new)
         self._wire.register(self.number, self)
         self._wire.touch()
 
-    async def answer(self, state_vector: bytes) -> None:
-        """Answer the peer, which opened it with what it holds.
+    async def answer(self, state_vector: bytes, life: Life, *, is_unknown: bool = False) -> None:
+        """Answer the peer, which opened it with what it holds of `life`.
 
-        Raises `UpdateRefused` for what is no state vector, and `StoreError`.
+        Where ours is greater, or where `is_unknown` says that it must have been deleted since, the
+        peer is told, and closes.  Raises `UpdateRefused` for what is no state vector, and
+        `StoreError`.
         """
         await self._use()
+        ours = life.deleted() if is_unknown else self._life()
+        if ours != life:
+            self._is_apart = True
+            self._wire.protocol.answer(self.number, EMPTY_VECTOR, 0, ours)
+            self._wire.touch()
+            return
+        if ours != BORN:
+            await self._shell.peers.passed(self.peer, self.document, self._shell.last)
         self.has_begun = True
         await self._catch_up(state_vector, is_answer=True)
         self._confirm()
@@ -279,6 +310,8 @@ class Channel:
         """What we talked of is not what is stored: end it; the peer may open it anew."""
         self._is_used = False  # it has been unsubscribed already
         code = error.code if isinstance(error, UpdateRefused) else TRY_AGAIN_LATER
+        if isinstance(error, LineageEnded):
+            code = LINEAGE_ENDED  # however it ended: the next `Open` is told
         self.close(code, str(error))
 
     # --- as what a connection calls ----------------------------------------------------------
@@ -291,12 +324,17 @@ class Channel:
             self._crashed(error)
 
     def _hear(self, message: Said) -> None:
+        if self._is_apart:
+            self.close(LINEAGE_ENDED, "what you say is about a life of it that has ended")
+            return
         match message:
             case Updates():
                 self._receive(message)
             case Acknowledge(_, durable, applied):
                 self._was_acknowledged(durable, applied)
-            case State(_, state_vector, updates):
+            case State(_, _, _, life) if life != self._life():
+                self._hear_of_another(life)
+            case State(_, state_vector, updates, _):
                 self._to_receive = updates
                 self.has_begun = True
                 self._start(self._begin(state_vector))
@@ -311,6 +349,13 @@ class Channel:
                 self._start(self._pass_barrier())
             case Passed():
                 self._barriers.popleft().set_result(None)
+
+    def _hear_of_another(self, life: Life) -> None:
+        if life > self._life():
+            self.successor = life
+            self.close(LINEAGE_ENDED, f"we hold another of its lives than {life}")
+        else:
+            self.close(MALFORMED, f"an answer of {life}, which has ended")
 
     def _hear_awareness(self, message: Awareness) -> None:
         try:
@@ -435,7 +480,7 @@ class Channel:
         if not parts:
             self._state_is_out.set()
         if is_answer:
-            self._wire.protocol.answer(self.number, self._vector(), len(parts))
+            self._wire.protocol.answer(self.number, self._vector(), len(parts), self._life())
         rest = self._shortfall.caught_up()
         self._queue.extend(_Waiting(part, position, NOTHING, is_of_state=True) for part in parts)
         if rest is not None:
@@ -517,7 +562,7 @@ class Channel:
             except (WriteNotPermitted, QuotaExceeded):
                 self._taking = self._start(self._take_slowly())
                 return
-            except (DocumentSetAside, DocumentClosed) as error:
+            except (DocumentSetAside, DocumentClosed, LineageDeleted) as error:
                 self._fail(error)
                 return
             self._was_taken()
@@ -610,6 +655,10 @@ class Channel:
         self._holders.join(self)
         if self.is_over:  # it ended while the document was being loaded
             self._shell.leave(self.document, self.source)
+
+    def _life(self) -> Life:
+        known = self._shell.core.get(self.document)
+        return BORN if known is None else known.life
 
     def _vector(self) -> bytes:
         known = self._shell.core.get(self.document)

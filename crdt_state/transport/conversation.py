@@ -6,7 +6,10 @@
    was edited before the call had become durable and been sent.
 3. The outbox is cleared by such an answer alone.
 4. Updates go out in the order of the log, and behind the state that they build on.
-5. What waits to be sent is bounded: beyond it this hangs up, and the next state exchange brings
+5. Contents of two lineages are never merged, though this wire does not name them: a document of
+   another lineage than zero is talked of only with a remote that shares a client with it, or has
+   nothing of it.
+6. What waits to be sent is bounded: beyond it this hangs up, and the next state exchange brings
    what was not sent.
 
 How it ended decides what follows (`PROTOCOL.md`, section 1.5): most often a wait that grows; a
@@ -20,8 +23,9 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crdt_state.errors import CrdtStateError, DocumentClosed, UpdateRefused
+from crdt_state.errors import CrdtStateError, DocumentClosed, LineageEnded, UpdateRefused
 from crdt_state.identifiers import path_of
+from crdt_state.lineage import BORN
 from crdt_state.model.inspect import inspect
 from crdt_state.model.portions import portions
 from crdt_state.model.state import EMPTY_VECTOR, decode_state_vector
@@ -65,7 +69,8 @@ TOO_LARGE, MALFORMED, DEPENDS_ON_REFUSED = 4413, 4422, 4424
 EXPIRED, FORBIDDEN, NO_DOCUMENT, SET_ASIDE, TOO_MANY, NO_ROOM = 4401, 4403, 4404, 4423, 4429, 4430
 
 REFUSES_WHAT_WE_BRING = frozenset({TOO_LARGE, MALFORMED, DEPENDS_ON_REFUSED})
-REFUSES_THE_DOCUMENT = frozenset({NO_DOCUMENT, SET_ASIDE, NO_ROOM})
+OTHER_LINEAGE = LineageEnded.code
+REFUSES_THE_DOCUMENT = frozenset({NO_DOCUMENT, OTHER_LINEAGE, SET_ASIDE, NO_ROOM})
 """Or any more of it: what we hold is as good as before, and may be let in another day."""
 REFUSES_US = frozenset({EXPIRED, FORBIDDEN, TOO_MANY}) | REFUSES_THE_DOCUMENT
 
@@ -108,6 +113,7 @@ class Conversation:
         self._exchange = Exchange(shell.limits)
         self._confirm_seconds = shell.limits.confirm_seconds
         self._state_bytes = 0
+        self._is_of_lineage = False
         self._through: StoreSequence | None = None
         self._asking_for: list[asyncio.Future[None]] = []
         self._waiting: list[asyncio.Future[None]] = []
@@ -284,6 +290,7 @@ class Conversation:
         self._connection = connection
         self._exchange = Exchange(self._shell.limits)
         self._state_bytes = 0
+        self._is_of_lineage = False
         self._show_attempt(Progress.CATCHING_UP)
         self._exchange.begin()
         connection.send(encode(SyncStep1(self._vector())))
@@ -295,14 +302,17 @@ class Conversation:
     async def _take(self, connection: Connection, message: Message) -> None:
         match message:
             case SyncStep1(state_vector):
+                self._check_lineage(state_vector)
                 if self.progress is Progress.REFUSED:
                     self._show(Progress.CATCHING_UP)  # nobody says that to who may not come in
                 await self._send_what_lacks(connection, state_vector)
             case SyncStep2(update):
+                self._check_lineage()
                 for part in await self._parts_of(update):
                     self._bring(part)
                 await self._answered(update)
             case Update(update):
+                self._check_lineage()
                 self._bring(update)
             case AwarenessUpdate(payload):
                 if self._presence is not None:
@@ -311,6 +321,16 @@ class Conversation:
                 self._greet()
             case PermissionDenied(reason):
                 self.last_error = reason
+
+    def _check_lineage(self, state_vector: bytes | None = None) -> None:
+        """Bring nothing of one lineage to another, in either direction.  Raises where it would."""
+        known = self._shell.core.get(self.document)
+        if known is None or known.life == BORN or known.life.is_deleted or self._is_of_lineage:
+            return  # what was deleted lets nothing in, and has nothing to bring
+        theirs = decode_state_vector(state_vector) if state_vector is not None else {}
+        if state_vector is None or (theirs and not theirs.keys() & known.head.vector.keys()):
+            raise ConnectionEnded(OTHER_LINEAGE, "the remote holds another lineage of it")
+        self._is_of_lineage = True
 
     async def _parts_of(self, state: bytes) -> list[bytes]:
         """A state that many wrote, in parts that the bound on one author's update lets in."""

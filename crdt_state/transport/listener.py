@@ -23,6 +23,7 @@ from crdt_state.errors import (
     CrdtStateError,
     DocumentSetAside,
     InvalidDocumentId,
+    LineageDeleted,
     QuotaExceeded,
     RemoteError,
     RemoteProtocolError,
@@ -30,6 +31,8 @@ from crdt_state.errors import (
     UpdateRefused,
 )
 from crdt_state.identifiers import document_id_from_path
+from crdt_state.lineage import BORN
+from crdt_state.model.state import decode_state_vector
 from crdt_state.protocol.ywebsocket import (
     AwarenessUpdate,
     PermissionDenied,
@@ -72,6 +75,7 @@ TRY_AGAIN_LATER = 1013
 EXPIRED = 4401
 FORBIDDEN = 4403
 NOT_A_DOCUMENT = 4404
+OTHER_LINEAGE = 4409
 TOO_MANY = 4429
 
 GOODBYE = "the server is going down; reconnect"
@@ -210,7 +214,7 @@ class Listener:
         member = Member(connection, self.shell.new_source(), author, self.shell.limits)
         account = self.arrive(member.name)
         try:
-            room = await self.enter(document, lambda room: room.join(member))
+            room = await self.enter(document, lambda room: self._join(room, member))
             try:
                 with _Expiry(grant, room, member, self.shell):
                     await self._listen(room, member, account.rate)
@@ -218,6 +222,12 @@ class Listener:
                 self._leave(room, member)
         finally:
             self.depart(member.name)
+
+    def _join(self, room: Room, member: Member) -> None:
+        known = self.shell.core.get(room.document)
+        if known is not None and known.life.is_deleted:
+            raise LineageDeleted(f"{room.document!r} was deleted")
+        room.join(member)
 
     async def _listen(self, room: Room, member: Member, rate: Rate) -> None:
         traffic, clock = self.traffic, self.shell.clock
@@ -255,8 +265,10 @@ class Listener:
     async def _take(self, room: Room, member: Member, message: Message) -> None:
         match message:
             case Update(update) | SyncStep2(update):
+                self._check_lineage(room, member)
                 await self._take_update(room, member, update)
             case SyncStep1(state_vector):
+                self._check_lineage(room, member, state_vector)
                 await self._answer(room, member, state_vector)
             case AwarenessUpdate(payload):
                 room.receive_awareness(member.source, payload)
@@ -279,6 +291,27 @@ class Listener:
         except QuotaExceeded:
             self.traffic.beyond_quota += 1
             raise
+
+    def _check_lineage(self, room: Room, member: Member, state_vector: bytes | None = None) -> None:
+        """Let nobody bring the content of one lineage to another; this wire does not name them.
+
+        Asked only of a document that was seeded or begun anew: whoever holds something of it shares
+        a client with it, or has something else.
+        """
+        known = self.shell.core.get(room.document)
+        if known is None or known.life == BORN or member.is_of_lineage:
+            return
+        if state_vector is None:
+            raise RemoteProtocolError("say first what you hold of it (step 1)", code=OTHER_LINEAGE)
+        if len(state_vector) > self.shell.limits.state_vector_bytes_max:
+            return  # refused by whoever answers it
+        theirs = decode_state_vector(state_vector)
+        if theirs and not theirs.keys() & known.head.vector.keys():
+            raise RemoteProtocolError(
+                f"{room.document!r} was begun anew; what you hold of it has ended: load it again",
+                code=OTHER_LINEAGE,
+            )
+        member.is_of_lineage = True
 
     async def _answer(self, room: Room, member: Member, state_vector: bytes) -> None:
         """Answer a step 1: the barrier.  All that came before it on this socket is durable."""

@@ -29,6 +29,8 @@ class Member:
         self.source = source
         self.author = author
         self.name = name_of(author, connection.remote_address)
+        self.is_of_lineage = False
+        """Whether it has shown to hold nothing of another lineage, where that is asked."""
         self.is_behind = False
         self.farewell: asyncio.Future[None] | None = None
         """Set when it was sent away: done when its connection is closed."""

@@ -26,11 +26,17 @@ from crdt_state.protocol.peer.messages import (
     Welcome,
 )
 from crdt_state.protocol.peer.scopes import ScopeMessage
-from crdt_state.replica.giving_way import give_way
+from crdt_state.replica.giving_way import give_way, head_of_state
+from crdt_state.replica.succession import held_by, succeed
 from crdt_state.storage.contract import ClearOutbox, Sequence
 from crdt_state.sync.exchange import Progress
 from crdt_state.transport.budget import Budget
-from crdt_state.transport.channel import NOTHING_TO_BRING, TOO_BIG_FOR_THE_PEER, Channel
+from crdt_state.transport.channel import (
+    LINEAGE_ENDED,
+    NOTHING_TO_BRING,
+    TOO_BIG_FOR_THE_PEER,
+    Channel,
+)
 from crdt_state.transport.connection import ConnectionEnded
 from crdt_state.transport.conversation import (
     FORBIDDEN,
@@ -48,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from crdt_state.identifiers import DocumentId, ReplicaId
+    from crdt_state.lineage import Life
     from crdt_state.protocol.peer.messages import Awareness
     from crdt_state.replica.document_core import Refusal
     from crdt_state.replica.presence import Presence
@@ -455,12 +462,21 @@ class PeerConversation:
             self._is_to_be_cleared = True
             known = shell.core.get(document)
             try:
-                await channel.open()
+                # Not on the list yet, the remote was never brought anything.
+                is_listed = self._tie.remote in self._tie.remotes
+                is_new = known is None or not is_listed or known.is_new_to(self._tie.remote)
+                await channel.open(is_new=is_new)
                 self._show_attempt(Progress.CATCHING_UP)
                 self._greet()
                 end: _End = await over
             finally:
                 self._leave_channel(channel)
+            if channel.successor is not None:
+                return await self._succeed(wire, channel.successor)
+            if end.code == LINEAGE_ENDED:
+                if end.is_by_peer:
+                    await asyncio.sleep(self._backoff.failed())
+                return _End(GONE, end.reason, is_by_peer=True)  # opened anew, it is told more
             has_refused = end.is_by_peer and channel.has_sent and end.code in REFUSES_WHAT_WE_BRING
             if known is not None and has_refused:
                 return await self._give_way(wire, end)
@@ -475,6 +491,31 @@ class PeerConversation:
         if self._presence is not None:
             self._presence.disconnected(link=self._tie.source)
 
+    # --- when the remote holds a later life of the document ----------------------------------
+
+    async def _succeed(self, wire: PeerConnection, life: Life) -> _End:
+        """Let the document be what the remote holds of a later life; how this then goes on."""
+        shell, tie = self._shell, self._tie
+        content: bytes | None = None
+        if not life.is_deleted:
+            fetched = await _Fetching(wire, self.document, life).fetch()
+            if isinstance(fetched, _End):
+                return fetched
+            if fetched:
+                content = await shell.workers.merge(fetched)
+                await head_of_state(content, shell.limits)
+        ended = await succeed(
+            shell,
+            self.document,
+            life,
+            held=held_by(tie.remote, tie.remotes),
+            told_by=tie.remote,
+            content=content,
+        )
+        if ended is not None and ended.updates:
+            self._tell_waiters(ended)
+        return _End(GONE, "", is_by_peer=True)
+
     # --- when the remote refuses what we bring -----------------------------------------------
 
     async def _give_way(self, wire: PeerConnection, end: _End) -> _End:
@@ -483,11 +524,11 @@ class PeerConversation:
         if await self._tie.remotes.others_who_hold(document, remote):
             return end  # they would bring the same again
         known = self._shell.core.get(document)
-        fetched = await _Fetching(wire, document).fetch()
-        if isinstance(fetched, _End):
-            return fetched
         if known is None:
             return _End(TRY_AGAIN_LATER, "the document fell out of use", is_by_peer=True)
+        fetched = await _Fetching(wire, document, known.life).fetch()
+        if isinstance(fetched, _End):
+            return fetched
         state = await self._shell.workers.merge(fetched) if fetched else NOTHING_TO_BRING
         refused = await give_way(
             self._shell, known, state, remote=remote, code=end.code, reason=end.reason
@@ -571,6 +612,8 @@ class PeerConversation:
                 except BaseException:
                     self._is_to_be_cleared = True
                     raise
+                if (known := self._shell.core.get(self.document)) is not None:
+                    known.confirmed.add(self._tie.remote)
                 self._backoff.succeeded()
                 self._line.succeeded()
                 if channel.has_confirmed_all and not self._is_to_be_cleared:
@@ -649,9 +692,11 @@ class _Keeper:
 class _Fetching:
     """Asks for all that a remote holds of one document, and brings nothing."""
 
-    def __init__(self, wire: PeerConnection, document: DocumentId) -> None:
+    def __init__(self, wire: PeerConnection, document: DocumentId, life: Life) -> None:
+        """All of this life of it."""
         self._wire = wire
-        self._number = wire.protocol.open(document, b"\x00")
+        self._life = life
+        self._number = wire.protocol.open(document, b"\x00", life)
         self._updates: list[bytes] = []
         self._expected: int | None = None
         self._done: asyncio.Future[list[bytes] | _End] = asyncio.get_running_loop().create_future()
@@ -670,6 +715,8 @@ class _Fetching:
         """The peer said something."""
         if isinstance(message, State):
             self._expected = message.updates
+            if message.life != self._life:
+                self._finish(_End(TRY_AGAIN_LATER, f"it has {message.life} by now", True))
         elif isinstance(message, Updates):
             self._updates += message.updates
             self._wire.grant(self._number, sum(map(len, message.updates)))

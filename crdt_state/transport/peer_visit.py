@@ -10,8 +10,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from crdt_state.errors import CrdtStateError, QuotaExceeded, RemoteProtocolError, UpdateRefused
+from crdt_state.errors import (
+    CrdtStateError,
+    QuotaExceeded,
+    RemoteProtocolError,
+    UpdateRefused,
+    WriteNotPermitted,
+)
 from crdt_state.identifiers import ReplicaId, path_of
+from crdt_state.model.state import EMPTY_VECTOR
 from crdt_state.protocol.peer.compression import ZSTD
 from crdt_state.protocol.peer.conversation import CAPABILITIES, VERSION, Role, SyncProtocol
 from crdt_state.protocol.peer.messages import (
@@ -24,6 +31,7 @@ from crdt_state.protocol.peer.messages import (
 from crdt_state.protocol.peer.scopes import ScopeMessage
 from crdt_state.replica.admission import ANYONE, Author
 from crdt_state.replica.document_core import name_of
+from crdt_state.replica.succession import held_by_anybody, succeed
 from crdt_state.transport.channel import Channel
 from crdt_state.transport.farewell import Departure
 from crdt_state.transport.peer_connection import PeerConnection
@@ -33,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from crdt_state.identifiers import DocumentId
+    from crdt_state.lineage import Life
     from crdt_state.protocol.peer.messages import Awareness, Message
     from crdt_state.replica.document_core import Refusal
     from crdt_state.security.grant import Grant
@@ -72,6 +81,7 @@ class PeerVisit:
         self._name = name_of(ANYONE, connection.remote_address)
         self._is_compressed = False
         self._peer = NOBODY
+        self._meeting: asyncio.Task[bool] | None = None
         self._seats: dict[DocumentId, _Seat] = {}
         self._sources: set[int] = set()
         """Those of the channels that are in use."""
@@ -152,6 +162,7 @@ class PeerVisit:
         # As soon as it is known, so that what follows is reported under it.
         self._name = name_of(author, self._connection.remote_address)
         self._account = self._listener.arrive(self._name)
+        self._meeting = asyncio.create_task(self._shell.peers.met(hello.replica, now))
         self._expire_later()
         self.protocol.greet(
             Welcome(
@@ -246,7 +257,7 @@ class PeerVisit:
                 self._account.channels += 1
             self._sources.add(seat.channel.source)
             self.wire.register(asked.channel, seat.channel)
-            self._start(self._seat(seat, asked.state_vector), f"channel {asked.channel}")
+            self._start(self._seat(seat, asked), f"channel {asked.channel}")
 
     def _turn_away(self, asked: Open, code: int, reason: str) -> None:
         self.wire.close_channel(asked.channel, code, reason)
@@ -257,19 +268,49 @@ class PeerVisit:
         most = self._shell.limits.identity_channels_max
         return account is not None and account.channels >= most
 
-    async def _seat(self, seat: _Seat, state_vector: bytes) -> None:
+    async def _enter(self, seat: _Seat, life: Life) -> Room:
+        """Sit down at a document, once its life here is at least the one that the peer has."""
+        channel, listener = seat.channel, self._listener
+        while True:
+            room = await listener.enter(channel.document, seat.sit_down)
+            known = self._shell.core.get(channel.document)
+            if known is None or not known.life < life:
+                return room
+            listener.leave_seat(room, channel.source)
+            if not channel.author.may_write:
+                raise WriteNotPermitted(f"no right to begin or end {channel.document!r}")
+            await succeed(
+                self._shell,
+                channel.document,
+                life,
+                held=held_by_anybody,
+                told_by=self._shell.peers.name_of(self._peer),
+                creator=None if life.is_deleted else channel.author.identity,
+            )
+
+    async def _must_have_been_deleted(self, asked: Open) -> bool:
+        """Whether a peer that had been forgotten brings what was here, and is not any more."""
+        known = self._shell.core.get(asked.document)
+        is_here = known is None or known.exists
+        has_nothing = asked.state_vector == EMPTY_VECTOR or asked.life.is_deleted
+        if is_here or has_nothing or asked.is_new:
+            return False
+        return self._meeting is not None and await asyncio.shield(self._meeting)
+
+    async def _seat(self, seat: _Seat, asked: Open) -> None:
         channel = seat.channel
         try:
             async with self._answering:
                 await self.wire.has_room()
                 if channel.is_over:
                     return
-                room = await self._listener.enter(channel.document, seat.sit_down)
+                room = await self._enter(seat, asked.life)
                 if self._seats.get(channel.document) is not seat:  # it ended meanwhile
                     self._listener.leave_seat(room, channel.source)
                     return
                 seat.room = room
-                await channel.answer(state_vector)
+                is_unknown = await self._must_have_been_deleted(asked)
+                await channel.answer(asked.state_vector, asked.life, is_unknown=is_unknown)
         except (UpdateRefused, RemoteProtocolError) as error:
             channel.close(error.code, error.reason)
         except CrdtStateError as error:

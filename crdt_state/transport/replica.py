@@ -10,6 +10,8 @@ It works at once and without a network; a link brings it in step in the backgrou
 1. A document is open once at most: who asks while it is being opened gets the same object.
 2. What is closed is let go of, also by the links, as soon as the remote holds it.
 3. Every remote that was ever connected is owed what is edited, connected or not.
+4. A lineage ends by `delete`, `seed` and `recreate`, and by nothing else here; of one that others
+   ended, what was edited here is kept until `adopt`, `keep_as_copy` or `rebase` has decided.
 """
 
 from __future__ import annotations
@@ -21,12 +23,17 @@ from typing import TYPE_CHECKING, Self
 
 from crdt_state.clocks import HybridClock, SystemClock
 from crdt_state.errors import AlreadyConnected, LimitExceeded, UsageError
-from crdt_state.identifiers import document_id
+from crdt_state.identifiers import document_id, draw_client_id
 from crdt_state.limits import DEFAULT_LIMITS
+from crdt_state.lineage import BORN, Life
+from crdt_state.model.document import Document
+from crdt_state.model.rebasing import rebase
 from crdt_state.replica.open_document import OpenDocument
 from crdt_state.replica.remotes import Remotes
 from crdt_state.replica.shell import ReplicaShell
+from crdt_state.replica.succession import Copy, bring, copies, held_by_nobody, succeed
 from crdt_state.replica.workers import InProcess
+from crdt_state.storage.contract import DropAside
 from crdt_state.storage.sqlite import SqliteStore
 from crdt_state.transport.link import Link, Wire
 from crdt_state.transport.listening import Listening
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from crdt_state.clocks import Clock
+    from crdt_state.errors import LineageEnded
     from crdt_state.identifiers import DocumentId, Incarnation
     from crdt_state.limits import Limits
     from crdt_state.replica.core import Batch
@@ -54,6 +62,9 @@ if TYPE_CHECKING:
 __all__ = ["Replica"]
 
 PRESENCE_SECONDS = 3.0
+
+ENTRIES = 256
+"""Of the quarantine, read at once."""
 
 
 class Replica(ReplicaShell):
@@ -127,8 +138,8 @@ class Replica(ReplicaShell):
     async def document(self, name: str) -> OpenDocument:
         """Open a document; the same object while it is open.
 
-        Raises `InvalidDocumentId`, `StoreError`, and `LimitExceeded` when the open documents
-        together would take more than `Limits.open_documents_bytes_max`.
+        Raises `InvalidDocumentId`, `DocumentDeleted`, `StoreError`, and `LimitExceeded` when the
+        open documents together would take more than `Limits.open_documents_bytes_max`.
         """
         document = document_id(name)
         opening = self._opening.get(document)
@@ -236,6 +247,153 @@ class Replica(ReplicaShell):
         super()._deliver(batch)
         for link in self._links:
             link.delivered(batch.turns)
+
+    # --- lineages ----------------------------------------------------------------------------
+
+    async def delete(self, name: str) -> None:
+        """End a document, here and everywhere; what others edit meanwhile is offered to them.
+
+        It wins over every edit in the lineage that it ends, and is owed to every remote until that
+        one has heard of it.  Who has the document open is told by `DocumentDeleted`.  To delete it
+        twice changes nothing.  Raises `InvalidDocumentId`, `StoreError`.
+        """
+        await self._begin(document_id(name), Life.deleted)
+
+    async def seed(self, name: str, fill: Callable[[Document], object]) -> OpenDocument:
+        """Begin a document with new content, in place of whatever is under this id anywhere.
+
+        `fill` is called with an empty document.  This is how content comes back that a server has
+        lost: whoever still holds it from before is told, and nothing is doubled.  Raises what
+        `fill` does, `InvalidDocumentId`, `StoreError`.
+        """
+        document = document_id(name)
+        seeded = self._loose(document, [])
+        try:
+            fill(seeded)
+            content = seeded.encode()
+        finally:
+            seeded.close()
+        await self._begin(document, self._successor, content)
+        return await self.document(document)
+
+    async def recreate(self, name: str) -> OpenDocument:
+        """Begin a deleted document anew, empty.
+
+        Raises `UsageError` where it is not deleted, `InvalidDocumentId`, `StoreError`.
+        """
+        document = document_id(name)
+        if not (await self._life(document)).is_deleted:
+            raise UsageError(
+                f"{document!r} is not deleted; `document` opens it, and `seed` begins it anew"
+            )
+        await self._begin(document, self._successor)
+        return await self.document(document)
+
+    async def ended(self) -> AsyncIterator[LineageEnded]:
+        """Of every lineage that others ended and in which something was edited here: what was.
+
+        Each as who had the document open was told, until `adopt`, `keep_as_copy` or `rebase` has
+        decided; they outlive a restart.  `updates` is then the whole content, as one update.
+        """
+        after = 0
+        while page := await self.store.quarantine(after=after, limit=ENTRIES):
+            for entry in page:
+                if copies([entry]):
+                    (copy,) = (
+                        each
+                        for each in copies(await self.store.quarantine(entry.document))
+                        if entry.number in each.numbers
+                    )
+                    yield copy.error()
+            after = page[-1].number
+
+    async def adopt(self, ended: LineageEnded) -> None:
+        """Let go of what was edited here: what has come in its place counts.
+
+        Raises `UsageError` where that has been decided already, and `StoreError`.
+        """
+        await self._decided(await self._copy(ended))
+
+    async def keep_as_copy(self, ended: LineageEnded, name: str) -> OpenDocument:
+        """Keep the content with what was edited here, as a document of its own called `name`.
+
+        Raises `UsageError` where there is a document of this name, or where that has been decided
+        already, `InvalidDocumentId`, `StoreError`, `UpdateRefused`.
+        """
+        document = document_id(name)
+        copy = await self._copy(ended)
+        if await self.store.read(document) is not None:
+            raise UsageError(f"there is a document {document!r} already; give another name")
+        await bring(self, document, [copy.whole, *ended.updates])
+        await self._decided(copy)
+        return await self.document(document)
+
+    async def rebase(self, ended: LineageEnded) -> tuple[str, ...]:
+        """Make the edits that were made here once more, on what has come in the place.
+
+        By content (`model/rebasing`), as one edit of the document, which is open afterwards.
+        Returns the roots of which something could not be made again; where there are any, the copy
+        stays until `adopt` or `keep_as_copy`.  Raises `UsageError` where it is not known what was
+        edited, or decided already, `DocumentDeleted` where nothing has come in the place, and
+        `StoreError`.
+        """
+        copy = await self._copy(ended)
+        if copy.common is None:
+            raise UsageError(
+                f"what others held of {ended.document!r} is not known any more; keep_as_copy "
+                f"keeps all of it"
+            )
+        onto = await self.document(ended.document)
+        base = self._loose(copy.document, [copy.common])
+        ours = self._loose(copy.document, [copy.whole, *ended.updates])
+        try:
+            passed_over = rebase(base, ours, onto)
+        finally:
+            base.close()
+            ours.close()
+        await onto.saved()
+        if not passed_over:
+            await self._decided(copy)
+        return passed_over
+
+    async def _life(self, document: DocumentId) -> Life:
+        stored = await self.store.read(document)
+        return BORN if stored is None else stored.life
+
+    def _successor(self, life: Life) -> Life:
+        return life.successor(self.clock.wall(), self.random)
+
+    async def _begin(
+        self, document: DocumentId, following: Callable[[Life], Life], content: bytes | None = None
+    ) -> None:
+        """Let the life that `following` gives follow the one that there is when it happens."""
+        while (life := following(before := await self._life(document))) != before:
+            # Where a peer has brought a greater one meanwhile, that is the one to be followed.
+            if await succeed(self, document, life, held=held_by_nobody, content=content):
+                break
+        for link in self._links:
+            link.look_again()
+
+    async def _copy(self, ended: LineageEnded) -> Copy:
+        entries = await self.store.quarantine(document_id(ended.document))
+        found = [copy for copy in copies(entries) if copy.lineage == ended.lineage]
+        if not found:
+            raise UsageError(f"nothing of {ended.document!r} is set aside; it has been decided")
+        return found[-1]
+
+    async def _decided(self, copy: Copy) -> None:
+        await self.store.write([DropAside(copy.document, copy.numbers)])
+
+    def _loose(self, document: DocumentId, state: list[bytes]) -> Document:
+        """A document that is not stored."""
+        return Document(
+            document,
+            state,
+            client_id=draw_client_id(self.random),
+            incarnation=self._incarnation,
+            clock=self._stamps,
+            limits=self.limits,
+        )
 
     # --- links -------------------------------------------------------------------------------
 

@@ -15,7 +15,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from crdt_state.errors import CrdtStateError, EngineFailed, UpdateMalformed, UpdateRefused
+from crdt_state.errors import (
+    CrdtStateError,
+    EngineFailed,
+    LineageEnded,
+    UpdateMalformed,
+    UpdateRefused,
+)
 from crdt_state.identifiers import path_of
 from crdt_state.model import engine
 from crdt_state.model.awareness import AwarenessRoom
@@ -150,7 +156,7 @@ class Room:
     def lost(self, error: Exception, own_edits: Sequence[bytes]) -> None:
         """Send everyone away: stock clients come back and offer again what was not stored."""
         self.is_over = True
-        code = error.code if isinstance(error, UpdateRefused) else TRY_AGAIN_LATER
+        code = error.code if isinstance(error, UpdateRefused | LineageEnded) else TRY_AGAIN_LATER
         for member in tuple(self.members.values()):
             self.send_away(member, code, str(error))
 

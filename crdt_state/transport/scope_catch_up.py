@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from crdt_state.errors import CrdtStateError, RemoteProtocolError, StoreError
+from crdt_state.errors import CrdtStateError, LineageEnded, RemoteProtocolError, StoreError
 from crdt_state.identifiers import scope_of
 from crdt_state.merkle.findings import Found
 from crdt_state.merkle.messages import Differences, Nodes, decode, encode
@@ -251,7 +251,8 @@ class CatchUp:
 
     async def _take(self, parcels: Sequence[Parcel]) -> None:
         """Take parcels in; what is refused is named in the journal, and the trie still differs."""
-        await asyncio.gather(
+        brought = [parcel for parcel in parcels if parcel.updates]
+        codes = await asyncio.gather(
             *(
                 take_parcel(
                     self._shell,
@@ -260,10 +261,12 @@ class CatchUp:
                     author=REMOTE,
                     name=f"remote {self._remote}",
                 )
-                for parcel in parcels
-                if parcel.updates
+                for parcel in brought
             )
         )
+        for parcel, code in zip(brought, codes, strict=True):
+            if code == LineageEnded.code:
+                self._apart[parcel.document] = None
 
     async def _bring(self) -> None:
         """Bring the next documents, as far as the remote lacks something of them."""

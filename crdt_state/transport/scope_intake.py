@@ -1,6 +1,7 @@
 """Taking in documents of a scope that nobody needs to have open, many at once.
 
-Each is used only as long as this takes; what comes for many within a tick is one commit.
+Each is used only as long as this takes; what comes for many within a tick is one commit.  Batches
+do not name lives (crdt_state/lineage.py): a document of any but the first is left to a channel.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from crdt_state.errors import CrdtStateError, RemoteProtocolError, UpdateRefused
+from crdt_state.errors import CrdtStateError, LineageEnded, RemoteProtocolError, UpdateRefused
+from crdt_state.lineage import BORN
 from crdt_state.model.state import EMPTY_VECTOR
 from crdt_state.protocol.peer.scopes import Parcel
 from crdt_state.transport.channel import NOTHING_TO_BRING
@@ -58,6 +60,8 @@ async def take_parcel(
     try:
         await shell.use(parcel.document, keeper, passing)
         try:
+            if not _is_in_its_first_life(shell, parcel.document):
+                return LineageEnded.code
             for update in parcel.updates:
                 await take_update(
                     shell,
@@ -79,7 +83,7 @@ async def take_parcel(
 
 
 async def held_of(shell: ReplicaShell, document: DocumentId) -> bytes | None:
-    """The state vector of what is held of a document; None where it is set aside.
+    """The state vector of what is held of a document; None where it needs a channel of its own.
 
     Raises `StoreError`.
     """
@@ -116,4 +120,11 @@ def _vector(shell: ReplicaShell, document: DocumentId) -> bytes | None:
     known = shell.core.get(document)
     if known is None:
         return EMPTY_VECTOR
-    return None if known.set_aside is not None else known.head.state_vector()
+    if known.set_aside is not None or known.life != BORN:
+        return None
+    return known.head.state_vector()
+
+
+def _is_in_its_first_life(shell: ReplicaShell, document: DocumentId) -> bool:
+    known = shell.core.get(document)
+    return known is None or known.life == BORN

@@ -23,14 +23,15 @@ from crdt_client.importing.foreign import ForeignDocument
 from crdt_client.importing.hints import hint, is_version_2
 from crdt_client.importing.importer import importing_limits
 from crdt_client.importing.source import leveldb_script
-from crdt_state.clocks import ManualClock
+from crdt_state.clocks import ManualClock, WallTime
 from crdt_state.errors import NotImportable, WorkerFailed
 from crdt_state.identifiers import document_id
 from crdt_state.limits import DEFAULT_LIMITS
+from crdt_state.lineage import BORN
 from crdt_state.replica.document_core import SET_ASIDE
 from crdt_state.replica.shell import ReplicaShell
 from crdt_state.replica.workers import InProcess
-from crdt_state.storage.contract import SetMetadata
+from crdt_state.storage.contract import SetLife, SetMetadata
 from crdt_state.storage.memory import MemoryStore
 from crdt_state.storage.sqlite import SqliteStore
 from crdt_state.storage.sqlite_foreign import ForeignLayout, open_foreign
@@ -522,3 +523,38 @@ def test_an_update_of_version_1_is_never_called_version_2(text: str) -> None:
 
 def test_the_formats_have_the_names_of_the_layouts() -> None:
     assert {layout.value for layout in ForeignLayout} <= {kind.value for kind in Format}
+
+
+async def test_another_history_of_a_document_takes_its_place_and_is_not_merged_with_it() -> None:
+    async with replica() as shell:
+        importer = Importer(shell)
+        await importer.take(ForeignDocument("a", (written("text", client=7),)), source="test")
+        before = await shell.store.read(document_id("a"))
+        assert before is not None
+        again = ForeignDocument("a", (written("Text!", client=8),))
+        rehearsed = await Importer(shell, is_rehearsal=True).take(again, source="test")
+        assert rehearsed.is_another
+        assert await shell.store.read(document_id("a")) == before
+        result = await importer.take(again, source="test")
+        assert result.is_another
+        assert await text_in(shell, "a") == "Text!"
+        after = await shell.store.read(document_id("a"))
+        assert after is not None
+        assert after.life > before.life
+        (aside,) = await shell.store.quarantine()
+        assert read_text([aside.update]) == "text"
+        # What belongs to it is the same history: nothing begins anew.
+        more = ForeignDocument("a", tuple(keystrokes("Text!x", client=8)))
+        assert not (await importer.take(more, source="test")).is_another
+
+
+async def test_a_deleted_document_takes_no_file_in() -> None:
+    document = document_id("a")
+    async with replica() as shell:
+        await shell.store.write([SetLife(document, BORN.deleted(), WallTime(1))])
+        result = await Importer(shell).take(ForeignDocument("a", (written("back"),)), source="test")
+        assert result.outcome is Outcome.REFUSED
+        assert "deleted" in str(result.reason)
+        stored = await shell.store.read(document)
+        assert stored is not None
+        assert stored.updates() == []

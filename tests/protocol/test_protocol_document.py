@@ -10,7 +10,7 @@ from crdt_state.protocol import ywebsocket
 from crdt_state.protocol.peer import messages, scopes
 
 DOCUMENT = (Path(__file__).parent.parent.parent / "PROTOCOL.md").read_text()
-IDS = {"A": b"A" * 16, "B": b"B" * 16}
+IDS = {"A": b"A" * 16, "B": b"B" * 16, "L": b"\0\6" + b"L" * 14}
 
 
 def examples(kind: str) -> list[tuple[bytes, str]]:
@@ -18,7 +18,7 @@ def examples(kind: str) -> list[tuple[bytes, str]]:
     (block,) = re.findall(rf"```{kind}\n(.*?)```", DOCUMENT, re.DOTALL)
     found = []
     for line in block.strip().splitlines():
-        coded, message = re.fullmatch(r"([0-9a-f AB]+?) +(\w+\(.*\))", line).groups()
+        coded, message = re.fullmatch(r"([0-9a-f ABL]+?) +(\w+\(.*\))", line).groups()
         for name, value in IDS.items():
             coded = coded.replace(name, value.hex())
         found.append((bytes.fromhex(coded), message))

@@ -704,7 +704,7 @@ class StoreContract(TrieContract):
         await store.write([Append(NOTES, (b"new",), (HUB,))])
         stored = await read(store, NOTES)
         assert stored.updates() == [b"new"]
-        assert stored.held == {HOME: last, HUB: last}
+        assert stored.held == {HOME: 0, HUB: 0}, "nobody holds any of this life"
         assert await findings(store) == []
 
     async def test_a_deleted_document_is_in_no_list_and_its_tombstone_is_still_owed(
@@ -799,6 +799,7 @@ class StoreContract(TrieContract):
             [Append(NOTES, (), (HUB,), is_again=True), Append(NOTES, (b"d",), (HUB,))]
         )
         assert (await read(store, NOTES)).held == {HUB: 4}, "it held all but the last"
+        assert (await read(store, OTHER)).held == {HUB: 0}, "it was born here"
         assert UNKNOWN < 0
 
     async def test_a_restored_store_owes_peers_lives_alone(self, opened: Opened) -> None:

@@ -5,12 +5,15 @@ The numbers in the comments are those of crdt_state/storage/contract.py.
 
 from __future__ import annotations
 
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 
+from crdt_state.clocks import WallTime
 from crdt_state.errors import FoldOutdated, StoreCorrupt, WriteInvalid
 from crdt_state.identifiers import DocumentId, Scope, document_id
+from crdt_state.lineage import BORN
 from crdt_state.storage.contract import (
     Append,
     Fold,
@@ -20,6 +23,7 @@ from crdt_state.storage.contract import (
     Heads,
     Sequence,
     SetLeaf,
+    SetLife,
     SetMetadata,
     SetNodes,
     StaleBuckets,
@@ -168,6 +172,19 @@ class TrieContract:
         assert await heads(store, 2) == (later,)
         await store.write([Forget(LATER)])
         assert await heads(store, 0) == (today,)
+
+    async def test_heads_name_what_has_another_life_and_bring_nothing_of_it(
+        self, store: Store
+    ) -> None:
+        await store.write([Append(TODAY, (b"1",)), Append(LATER, (b"2",))])
+        await store.write([SetLife(TODAY, BORN.deleted(), WallTime(7))])
+        later = Head(LATER, Sequence(2), (b"2",))
+        assert await heads(store, 0) == (later, Head(TODAY, Sequence(3), None))
+        assert await heads(store, 2) == (Head(TODAY, Sequence(3), None),)
+        again = BORN.successor(WallTime(8), Random(1))
+        await store.write([SetLife(TODAY, again, WallTime(8)), Append(TODAY, (b"new",))])
+        assert await heads(store, 3) == (Head(TODAY, Sequence(5), None),)
+        assert await heads(store, 5) == ()
 
     async def test_heads_bring_no_more_bytes_than_were_asked_for(self, store: Store) -> None:
         names = [document_id(f"notes/{n}") for n in range(9)]

@@ -17,6 +17,7 @@ from crdt_state.errors import StoreFull, TokenRejected
 from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId
 from crdt_state.lib0 import encode_string
 from crdt_state.limits import DEFAULT_LIMITS
+from crdt_state.lineage import BORN
 from crdt_state.model.awareness import AwarenessEntry, encode_awareness
 from crdt_state.model.state import decode_state_vector, encode_state_vector
 from crdt_state.protocol.peer.conversation import Role, SyncProtocol
@@ -41,6 +42,7 @@ from crdt_state.protocol.peer.messages import (
 )
 from crdt_state.protocol.peer.messages import Barrier as BarrierMessage
 from crdt_state.security.grant import Access, Grant, Right
+from crdt_state.storage.contract import Append, SetLife
 from crdt_state.transport.connection import ConnectionEnded
 from crdt_state.transport.farewell import Departure
 from crdt_state.transport.memory import MemoryConnection
@@ -359,6 +361,44 @@ async def test_the_token_is_said_in_the_greeting() -> None:
         close: Close = await peer.hear(Close)
         assert close.code == 4403
         assert "no right to read" in close.reason
+
+
+async def test_who_may_only_read_ends_no_document() -> None:
+    async with opened_server(authentication=Tokens()) as server:
+        writer = Dialler(server, token="ana write notes")
+        channel, _ = await writer.open()
+        writer.bring(channel, typed("held"))
+        await writer.hear(Acknowledge)
+        reader = Dialler(server, token="bob read notes")
+        for life in (BORN.deleted(), BORN.successor(server.shell.clock.wall(), Random(1))):
+            reader.protocol.open(NOTES, NOTHING, life)
+            reader.send()
+            assert (await reader.hear(Close)).code == 4403
+        stored = await server.shell.store.read(NOTES)
+        assert stored is not None
+        assert (stored.life, text_of(stored.updates())) == (BORN, "held")
+
+
+async def test_who_holds_a_lesser_life_is_told_of_the_greater_and_brings_nothing() -> None:
+    async with opened_server() as server:
+        life = BORN.successor(server.shell.clock.wall(), Random(1))
+        await server.shell.store.write(
+            [SetLife(NOTES, life, WallTime(1)), Append(NOTES, (typed("new"),))]
+        )
+        peer = Dialler(server)
+        channel, state = await peer.open(vector=encode_state_vector({7: 3}))
+        assert state == State(channel, NOTHING, 0, life)
+        peer.bring(channel, typed("old", client=7))
+        close: Close = await peer.hear(Close)
+        assert (close.channel, close.code) == (channel, 4409)
+        again = peer.protocol.open(NOTES, NOTHING, life)
+        peer.send()
+        assert (await peer.hear(State)).updates == 1
+        peer.bring(again, typed("!", client=7))
+        await peer.hear(Acknowledge)
+        stored = await server.shell.store.read(NOTES)
+        assert stored is not None
+        assert sorted(text_of(stored.updates())) == sorted("new!")
 
 
 async def test_who_may_only_read_may_repeat_what_is_held_and_nothing_else() -> None:

@@ -374,3 +374,44 @@ async def test_a_peer_that_asks_past_its_rights_is_told_nothing() -> None:
         assert {type(message) for message in heard} == {Welcome, Root, Ended}
         assert {message.code for message in heard if isinstance(message, Ended)} == {4403}
         await connection.close()
+
+
+async def test_a_deletion_reaches_who_opens_nothing_at_once_and_after_an_absence() -> None:
+    async with opened_server() as server, opened_replica() as there, opened_replica() as replica:
+        await put(server.shell.store, *(named(n) for n in range(5)))
+        deleter = follow(there, Overheard(server))
+        link = follow(replica, Overheard(server))
+        await asyncio.gather(link.synced(), deleter.synced())
+        await there.delete(named(1))
+        await deleter.synced()
+        await link.synced()
+        await gone(replica, named(1))
+        await link.close()
+        await there.delete(named(2))
+        await deleter.synced()
+        again = follow(replica, Overheard(server))
+        await again.synced()
+        await gone(replica, named(2))
+        await assert_alike(replica, server.shell)
+
+
+async def test_what_was_seeded_anew_replaces_what_a_subscriber_had_of_it() -> None:
+    async with opened_server() as server, opened_replica() as there, opened_replica() as replica:
+        await put(server.shell.store, *(named(n) for n in range(3)))
+        link = follow(replica, Overheard(server))
+        await link.synced()
+        await link.close()
+        seeder = follow(there, Overheard(server))
+        await there.seed(named(1), lambda document: document.text("text").insert(0, "anew"))
+        await seeder.synced()
+        await follow(replica, Overheard(server)).synced()
+        assert (await shown(replica.store))[named(1)] == "anew"
+        await assert_alike(replica, server.shell)
+
+
+async def gone(replica, document: DocumentId) -> None:
+    while True:
+        stored = await replica.store.read(document)
+        if stored is not None and stored.life.is_deleted:
+            return
+        await turn()

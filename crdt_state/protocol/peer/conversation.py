@@ -25,6 +25,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from crdt_state.errors import RemoteProtocolError
+from crdt_state.lineage import BORN
 from crdt_state.protocol.peer.compression import (
     COMPRESSED,
     WORTH_BYTES,
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
 
     from crdt_state.identifiers import DocumentId
     from crdt_state.limits import Limits
+    from crdt_state.lineage import Life
     from crdt_state.protocol.peer.messages import ChannelMessage, Message
 
 __all__ = ["CAPABILITIES", "VERSION", "ChannelPhase", "Phase", "Role", "SyncProtocol"]
@@ -194,12 +196,19 @@ class SyncProtocol:
 
     # --- saying ------------------------------------------------------------------------------
 
-    def open(self, document: DocumentId, state_vector: bytes) -> int:
+    def open(
+        self,
+        document: DocumentId,
+        state_vector: bytes,
+        life: Life = BORN,
+        *,
+        is_new: bool = False,
+    ) -> int:
         """Open a channel for a document; its number."""
         channel = self._next_channel
         self._next_channel += 2
         self._channels[channel] = _Channel(document, ChannelPhase.OPENING)
-        self._say(channel, encode(Open(channel, document, state_vector)))
+        self._say(channel, encode(Open(channel, document, state_vector, life, is_new)))
         return channel
 
     def greet(self, greeting: Hello | Welcome) -> None:
@@ -210,10 +219,10 @@ class SyncProtocol:
         if isinstance(greeting, Welcome):
             self._may_compress = ZSTD in greeting.capabilities
 
-    def answer(self, channel: int, state_vector: bytes, updates: int) -> None:
+    def answer(self, channel: int, state_vector: bytes, updates: int, life: Life = BORN) -> None:
         """Answer an `Open`."""
         self._known(channel).phase = ChannelPhase.OPEN
-        self._say(channel, encode(State(channel, state_vector, updates)))
+        self._say(channel, encode(State(channel, state_vector, updates, life)))
 
     def send_updates(self, channel: int, updates: tuple[bytes, ...]) -> int:
         """Send updates, as one message or several; the number of the last of them.

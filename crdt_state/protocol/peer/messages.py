@@ -16,8 +16,9 @@ with the byte that names its kind; `bytes`, `string` and `varuint` are lib0's (c
     05 Part           varuint transfer · varuint left · bytes content
     06                a whole frame that is compressed: see compression.py
 
-    10 Open           varuint channel · string document · bytes state_vector
-    11 State          varuint channel · bytes state_vector · varuint updates
+    10 Open           varuint channel · string document · bytes state_vector · life ·
+                      varuint is_new (0 or 1)
+    11 State          varuint channel · bytes state_vector · varuint updates · life
     12 Updates        varuint channel · varuint first · many bytes updates
     13 Acknowledge    varuint channel · varuint durable · varuint applied
     14 Held           varuint channel · id replica · varuint through
@@ -27,6 +28,8 @@ with the byte that names its kind; `bytes`, `string` and `varuint` are lib0's (c
     18 Passed         varuint channel
 
     20 and on         of a whole scope: crdt_state/protocol/peer/scopes.py
+
+A `life` is that of crdt_state/lineage.py: 00, or 01 (alive) or 02 (deleted) and an id.
 
 A decoder refuses what is short, long, unknown or not UTF-8.
 """
@@ -40,6 +43,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from crdt_state.errors import InvalidDocumentId, RemoteProtocolError
 from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId, document_id
 from crdt_state.lib0 import CodingError, Reader, encode_bytes, encode_string, encode_varuint
+from crdt_state.lineage import BORN, Life
 from crdt_state.protocol.peer.scopes import (
     ScopeMessage,
     encode_scope_message,
@@ -145,20 +149,29 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Let us keep `document` in step: I hold what `state_vector` says, tell me what I lack."""
+    """Let us keep `document` in step: I hold what `state_vector` says of its `life`.
+
+    `is_new` where, as far as I know, you have never held any of that.
+    """
 
     channel: int
     document: DocumentId
     state_vector: bytes
+    life: Life = BORN
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The answer to an `Open`: what I hold, and how many of my updates make you hold it too."""
+    """The answer to an `Open`: what I hold, and how many of my updates make you hold it too.
+
+    A `life` that is greater than that of the `Open` is all that is said; the opener closes.
+    """
 
     channel: int
     state_vector: bytes
     updates: int
+    life: Life = BORN
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,12 +262,12 @@ def encode(message: Message) -> bytes:  # noqa: C901, PLR0911, PLR0912 - a table
             return head + encode_varuint(hops) + encode_bytes(payload)
         case Held(channel, replica, through):
             return b"\x14" + encode_varuint(channel) + replica + encode_varuint(through)
-        case Open(channel, document, state_vector):
-            head = b"\x10" + encode_varuint(channel)
-            return head + encode_string(document) + encode_bytes(state_vector)
-        case State(channel, state_vector, updates_count):
+        case Open(channel, document, state_vector, life, is_new):
+            head = b"\x10" + encode_varuint(channel) + encode_string(document)
+            return head + encode_bytes(state_vector) + life.encode() + encode_varuint(is_new)
+        case State(channel, state_vector, updates_count, life):
             head = b"\x11" + encode_varuint(channel) + encode_bytes(state_vector)
-            return head + encode_varuint(updates_count)
+            return head + encode_varuint(updates_count) + life.encode()
         case Close(channel, code, reason):
             return b"\x16" + _numbers(channel, code) + encode_string(reason)
         case Barrier(channel):
@@ -344,9 +357,10 @@ def _read(reader: Reader) -> Message:  # noqa: C901, PLR0911, PLR0912 - a table
     if kind == HELD:
         return Held(reader.varuint(), ReplicaId(_id(reader)), reader.varuint())
     if kind == OPEN:
-        return Open(reader.varuint(), _document(reader), reader.bytes())
+        number, document = reader.varuint(), _document(reader)
+        return Open(number, document, reader.bytes(), _life(reader), _boolean(reader))
     if kind == STATE:
-        return State(reader.varuint(), reader.bytes(), reader.varuint())
+        return State(reader.varuint(), reader.bytes(), reader.varuint(), _life(reader))
     if kind == CLOSE:
         return Close(reader.varuint(), reader.varuint(), reader.string())
     if kind == BARRIER:
@@ -404,6 +418,18 @@ def _id(reader: Reader) -> bytes:
         raise CodingError(f"ends inside an id at byte {reader.at}")
     reader.at = end
     return value
+
+
+def _life(reader: Reader) -> Life:
+    life, reader.at = Life.read(reader.data, reader.at)
+    return life
+
+
+def _boolean(reader: Reader) -> bool:
+    number = reader.varuint()
+    if number > 1:
+        raise CodingError(f"has {number} where 0 or 1 should be")
+    return bool(number)
 
 
 def _document(reader: Reader) -> DocumentId:

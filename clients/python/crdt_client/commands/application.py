@@ -11,6 +11,7 @@ import typer
 from crdt_client.commands import (
     check,
     compact,
+    delete,
     demo,
     dump,
     import_documents,
@@ -55,6 +56,7 @@ def new_application() -> typer.Typer:
         ("show", show, show.show_document),
         ("dump", dump, dump.dump),
         ("import", import_documents, import_documents.import_documents),
+        ("delete", delete, delete.delete),
         ("check", check, check.check),
         ("compact", compact, compact.compact),
         ("simulate", simulate, simulate.simulate),

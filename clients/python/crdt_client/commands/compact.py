@@ -130,7 +130,7 @@ def _is_worth_it(summary: Summary) -> bool:
 async def _fold(shell: ReplicaShell, summary: Summary) -> Summary:
     """Fold one log; what the list says of it afterwards."""
     if not await shell.compaction.fold(summary.document):
-        raise _NotFolded(await trouble(shell.store, summary) or "its log is empty by now")
+        raise _NotFolded(await trouble(shell.store, summary) or "nothing of it can be folded yet")
     return await shell.store.summary(summary.document) or summary
 
 

@@ -53,7 +53,8 @@ y-websocket keeps its documents in LevelDB, which only Node's libraries read: le
 --leveldb-script prints write them as lines of JSON, each {{"name": "…", "update": "<base64>"}}.
 
 Every document is inspected and opened in a process of its own first.  One that is refused leaves
-no trace and is reported; the others go on.  Importing the same again changes nothing.
+no trace and is reported; the others go on.  Importing the same again changes nothing.  What has
+nothing in common with the document of that id takes its place; what was there goes to quarantine.
 
 \b
 Examples:
@@ -212,6 +213,7 @@ class _Import:
                     "updates": result.updates,
                     "bytes": result.size,
                     "pending": result.waiting,
+                    "is_another_history": result.is_another,
                     "reason": result.reason,
                 }
             )
@@ -219,7 +221,11 @@ class _Import:
             complain(f"{name!r} refused: {result.reason}")
         elif result.outcome is Outcome.IMPORTED:
             waiting = f", {result.waiting:,} pending" if result.waiting else ""
-            show(f"{name}: {counted(result.updates, 'update')}, {bytes_text(result.size)}{waiting}")
+            another = "; another history, what was there is set aside" if result.is_another else ""
+            show(
+                f"{name}: {counted(result.updates, 'update')}, {bytes_text(result.size)}"
+                f"{waiting}{another}"
+            )
 
     def _sum_up(self, place: Path) -> None:
         verb = "would be imported" if self._is_rehearsal else "imported"

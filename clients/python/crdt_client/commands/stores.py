@@ -114,7 +114,7 @@ async def summaries(store: Store, prefix: str = "") -> AsyncIterator[Summary]:
 async def stored_document(store: Store, document: DocumentId) -> StoredDocument:
     """All of a document.  Raises `DocumentMissing`."""
     stored = await store.read(document)
-    if stored is None:
+    if stored is None or stored.life.is_deleted:
         raise DocumentMissing(document)
     return stored
 

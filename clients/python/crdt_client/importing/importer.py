@@ -2,13 +2,18 @@
 
     name ──► id ──► rehearse admission ──► rehearse integration (a worker) ──► receive ──► settled
 
+Content that has nothing in common with what the document holds, as that of a file that was made
+anew, is another history of it: the document gets a new lineage with that content, because merged it
+would be there twice.  What was there before is set aside.
+
 An ordinary peer's refused update ends its author's range, which is right for a peer that goes on
 writing and wrong for a file: so each document is first decided on a copy of what the replica
 knows, and integrated in a worker, before its first byte is received.
 
 1. A document that is refused leaves no trace; the next one goes on.
 2. What is held already is not written again: importing twice changes nothing.
-3. Two names that mean the same document id are never merged silently.
+3. Two histories of one document are never merged.
+4. Two names that mean the same document id are never merged silently.
 """
 
 from __future__ import annotations
@@ -30,7 +35,8 @@ from crdt_state.errors import (
 from crdt_state.identifiers import document_id
 from crdt_state.replica.admission import ANYONE
 from crdt_state.replica.document_core import DocumentCore
-from crdt_state.storage.contract import Hold
+from crdt_state.replica.succession import succeed
+from crdt_state.storage.contract import UNKNOWN, Hold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
     from crdt_state.limits import Limits
     from crdt_state.replica.document_core import Delta, Refusal
     from crdt_state.replica.shell import ReplicaShell
+    from crdt_state.storage.contract import StoredDocument
 
 __all__ = ["Importer", "Outcome", "Result", "importing_limits"]
 
@@ -57,7 +64,8 @@ class Result:
     """One document's line in the report.
 
     `updates` and `size` (bytes) are what was new, `waiting` counts updates that lack something
-    and are kept pending; `reason` says why it was refused.
+    and are kept pending; `reason` says why it was refused.  With `is_another` it is another history
+    than the one that was there, and has taken its place.
     """
 
     name: str
@@ -67,6 +75,7 @@ class Result:
     size: int = 0
     waiting: int = 0
     reason: str | None = None
+    is_another: bool = False
 
 
 class _NotTaken(Exception):
@@ -119,15 +128,28 @@ class Importer:
             return Result(foreign.name, Outcome.REFUSED, document, reason=str(refusal))
 
     async def _take(self, document: DocumentId, foreign: ForeignDocument, source: str) -> Result:
-        fresh, waiting, held = await self._rehearse(document, foreign.updates)
+        is_another = await self._is_another(document, foreign.updates)
+        fresh, waiting, held = await self._rehearse(
+            document, foreign.updates, is_another=is_another
+        )
         size = sum(map(len, fresh))
         if not fresh and not waiting:
             return Result(foreign.name, Outcome.UNCHANGED, document)
         if fresh:
             await self._integrate([*held, *fresh])
         if not self._is_rehearsal:
+            if is_another:
+                await self._begin_anew(document)
             await self._receive(document, foreign.updates, source)
-        return Result(foreign.name, Outcome.IMPORTED, document, len(fresh), size, waiting)
+        return Result(
+            foreign.name,
+            Outcome.IMPORTED,
+            document,
+            len(fresh),
+            size,
+            waiting,
+            is_another=is_another,
+        )
 
     def _identify(self, name: str) -> DocumentId:
         try:
@@ -142,17 +164,44 @@ class Importer:
             )
         return document
 
-    async def _rehearse(
-        self, document: DocumentId, updates: Sequence[bytes]
-    ) -> tuple[list[bytes], int, list[bytes]]:
-        """What of `updates` would be admitted, how many would wait, and what is stored."""
+    async def _is_another(self, document: DocumentId, updates: Sequence[bytes]) -> bool:
+        """Whether `updates` share no client with a document that holds something."""
+        _, ours = await self._stored(document)
+        if not ours.head.vector:
+            return False
+        theirs = DocumentCore(document, None, self._limits)
+        for update in updates:
+            theirs.arrive(_REHEARSING, ANYONE, update, name="")
+        theirs.decide(self._shell.clock.wall())
+        found = theirs.head.vector
+        return bool(found) and not found.keys() & ours.head.vector.keys()
+
+    async def _stored(self, document: DocumentId) -> tuple[StoredDocument | None, DocumentCore]:
         try:
             stored = await self._shell.store.read(document)
-            core = DocumentCore(document, stored, self._limits)
+            return stored, DocumentCore(document, stored, self._limits)
         except StoreCorrupt as error:
             raise _NotTaken(f"what the store holds of it is damaged: {error}") from error
+
+    async def _begin_anew(self, document: DocumentId) -> None:
+        """Set aside what a document holds, and give it a new lineage."""
+        shell = self._shell
+        _, ours = await self._stored(document)
+        life = ours.life.successor(shell.clock.wall(), shell.random)
+        # Nobody knows which of it is whose, so all of it counts.
+        await succeed(shell, document, life, held=lambda _: UNKNOWN)
+
+    async def _rehearse(
+        self, document: DocumentId, updates: Sequence[bytes], *, is_another: bool
+    ) -> tuple[list[bytes], int, list[bytes]]:
+        """What of `updates` would be admitted, how many would wait, and what is stored."""
+        stored, core = await self._stored(document)
+        if core.life.is_deleted:
+            raise _NotTaken("it was deleted; give it another id with --rename")
         if core.set_aside is not None:
             raise _NotTaken(f"the store has set this document aside: {core.set_aside}")
+        if is_another:
+            stored, core = None, DocumentCore(document, None, self._limits)
         for update in updates:
             core.arrive(_REHEARSING, ANYONE, update, name="")
         refusals = core.decide(self._shell.clock.wall())

@@ -1,0 +1,135 @@
+"""`crdt_state.replica.succession`: one life of a document after another, in one commit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from crdt_state.errors import DocumentDeleted, LineageEnded, StoreFull
+from crdt_state.lineage import BORN, Life
+from crdt_state.replica.succession import copies, held_by_anybody, held_by_nobody, succeed
+from crdt_state.storage.contract import ClearOutbox
+from wired import IMPATIENT, NOTES, Shell, Watcher, opened_shell, text_of, typed
+
+REMOTE = "ws://remote"
+COMMON = typed("common", client=1)
+OURS = typed(" ours", client=2)
+
+
+async def holding(shell: Shell) -> None:
+    """A document of which the remote holds the first update, and not the second."""
+    shell.core.add_remote(REMOTE)
+    await shell.use(NOTES, 1, Watcher())
+    shell.take(COMMON)
+    await shell.settled(NOTES)
+    await shell.store.write([ClearOutbox(REMOTE, NOTES, shell.last)])
+    shell.take(OURS)
+    await shell.settled(NOTES)
+
+
+def later(shell: Shell) -> Life:
+    return BORN.successor(shell.clock.wall(), shell.random)
+
+
+async def told(shell: Shell, life: Life, content: bytes | None = None) -> LineageEnded | None:
+    """The remote has said which life counts."""
+    return await succeed(shell, NOTES, life, held=held_by_anybody, told_by=REMOTE, content=content)
+
+
+async def test_the_edits_that_nobody_else_holds_are_set_aside_with_what_they_build_on() -> None:
+    async with opened_shell() as shell:
+        await holding(shell)
+        watcher = Watcher()
+        await shell.use(NOTES, 99, watcher)
+        ended = await told(shell, later(shell), typed("new", client=9))
+        assert isinstance(ended, LineageEnded)
+        assert ended.updates == (OURS,)
+        assert watcher.losses == [(ended, [])]
+        (copy,) = copies(await shell.store.quarantine(NOTES))
+        assert copy.common == COMMON
+        assert sorted(text_of([copy.whole])) == sorted("common ours")
+        assert (copy.lineage, copy.is_deleted) == (BORN.lineage, False)
+        stored = await shell.store.read(NOTES)
+        assert stored is not None
+        assert text_of(stored.updates()) == "new"
+        assert stored.held == {}, "who told of it is owed nothing"
+
+
+async def test_compaction_keeps_apart_what_a_remote_lacks() -> None:
+    async with opened_shell() as shell:
+        await holding(shell)
+        assert await shell.compaction.fold(NOTES)
+        stored = await shell.store.read(NOTES)
+        assert stored is not None
+        assert stored.checkpoint is not None
+        assert text_of([stored.checkpoint.state]) == "common"
+        assert [entry.update for entry in stored.log] == [OURS]
+        assert not await shell.compaction.fold(NOTES), "until the remote holds it"
+        await told(shell, BORN.deleted())
+        (copy,) = copies(await shell.store.quarantine(NOTES))
+        assert copy.common is not None
+        assert text_of([copy.common]) == "common"
+
+
+async def test_a_log_that_has_grown_too_long_is_folded_all_the_same_and_all_is_kept() -> None:
+    limits = replace(IMPATIENT, log_updates_before_fold=1)
+    async with opened_shell(limits=limits) as shell:
+        shell.core.add_remote(REMOTE)
+        await shell.use(NOTES, 1, Watcher())
+        shell.take(COMMON)
+        await shell.settled(NOTES)
+        await shell.store.write([ClearOutbox(REMOTE, NOTES, shell.last)])
+        for number in range(20):
+            shell.take(typed("x", client=2, at=number))
+            await shell.settled(NOTES)
+        await shell.compaction.fold(NOTES)
+        stored = await shell.store.read(NOTES)
+        assert stored is not None
+        assert len(stored.log) < 20
+        await told(shell, BORN.deleted())
+        (copy,) = copies(await shell.store.quarantine(NOTES))
+        assert copy.common is None
+        assert text_of([copy.whole]).count("x") == 20
+
+
+async def test_its_own_user_decides_without_a_copy_and_everybody_is_owed_the_decision() -> None:
+    async with opened_shell() as shell:
+        await holding(shell)
+        await shell.peers.met(shell.store.replica_id, shell.clock.wall())
+        await succeed(shell, NOTES, BORN.deleted(), held=held_by_nobody)
+        assert await shell.store.quarantine(NOTES) == ()
+        for remote in (REMOTE, *shell.peers.names()):
+            assert [entry.document for entry in await shell.store.outbox(remote)] == [NOTES]
+
+
+async def test_a_lesser_life_changes_nothing() -> None:
+    async with opened_shell() as shell:
+        await holding(shell)
+        assert await told(shell, later(shell)) is not None
+        for life in (BORN, BORN.deleted()):
+            assert await told(shell, life) is None
+
+
+async def test_a_full_disk_changes_nothing() -> None:
+    async with opened_shell() as shell:
+        await holding(shell)
+        shell.store.fault = StoreFull("no space left")
+        with pytest.raises(StoreFull):
+            await told(shell, BORN.deleted())
+        shell.store.fault = None
+        stored = await shell.store.read(NOTES)
+        assert stored is not None
+        assert (stored.life, len(stored.log)) == (BORN, 2)
+        shell.take(typed("!", client=2, at=5))
+        await shell.settled(NOTES)
+
+
+async def test_a_document_that_is_not_here_can_be_deleted() -> None:
+    async with opened_shell() as shell:
+        ended = await told(shell, BORN.deleted())
+        assert isinstance(ended, DocumentDeleted)
+        assert ended.updates == ()
+        stored = await shell.store.read(NOTES)
+        assert stored is not None
+        assert stored.life == BORN.deleted()
