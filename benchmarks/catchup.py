@@ -57,6 +57,7 @@ from crdt_state.storage.sqlite_schema import migrate
 from crdt_state.storage.sqlite_writing import commit_group
 from crdt_state.transport.link import Wire
 from crdt_state.transport.replica import Replica
+from crdt_state.transport.scope_catch_up import CatchUp
 from crdt_state.transport.websocket import WebSocketDial
 from sync_server.settings import STORE_FILE
 
@@ -219,7 +220,7 @@ class Witnessed:
     named_bytes: int = 0
     found: set[DocumentId] = field(default_factory=set)
     found_at: tuple[int, float] | None = None
-    """Bytes and CPU seconds when the first document was exchanged."""
+    """Bytes and CPU seconds when the walk had come to its end."""
     root_at: float = 0.0
     found_depth: int = 0
     held_depth: int = 0
@@ -251,11 +252,19 @@ class Witnessed:
             self._unwritten.append(self.depth + 1)
             say(protocol, message)
 
+        exchange = CatchUp._exchange
+
+        async def exchanged(catching: CatchUp, *arguments: Any, **options: Any) -> None:
+            self.found_at = self.found_at or (self.relay.bytes, time.process_time())
+            await exchange(catching, *arguments, **options)
+
         SyncProtocol.say_of_scope = noted  # type: ignore[method-assign]
+        CatchUp._exchange = exchanged  # type: ignore[method-assign]
         try:
             yield
         finally:
             SyncProtocol.say_of_scope = say  # type: ignore[method-assign]
+            CatchUp._exchange = exchange  # type: ignore[method-assign]
 
     async def dial(self, url: str) -> WebSocketConnection:
         connection = await WebSocketDial(DEFAULT_LIMITS)(url)
@@ -289,8 +298,7 @@ class Witnessed:
             depth = 0
         if kind is not None:
             self._asked.setdefault(kind.__name__, deque()).append(depth)
-        if isinstance(message, Exchange | Bring) and self.found_at is None:
-            self.found_at = (self.relay.bytes, time.process_time())
+        if isinstance(message, Exchange | Bring) and not self.found_depth:
             self.found_depth = depth - 1
         if isinstance(message, Exchange):
             self.found |= {name for name, _ in message.held}
