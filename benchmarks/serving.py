@@ -20,7 +20,8 @@ PROGRAM = (
     "import sys\n"
     "from sync_server.server import run\n"
     "from sync_server.settings import load\n"
-    "sys.exit(run(load({'port': 0, 'store': sys.argv[1], 'log_format': 'json'})))\n"
+    "sys.exit(run(load({'port': 0, 'store': sys.argv[1], 'log_format': 'json',\n"
+    "                   'replica_protocol': True})))\n"
 )
 START_SECONDS_MAX = 30
 

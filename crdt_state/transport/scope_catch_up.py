@@ -48,7 +48,7 @@ __all__ = ["CatchUp"]
 
 M = TypeVar("M", bound=ScopeMessage)
 
-WALK_BYTES_MAX = 60 * 1024
+WALK_BYTES_MAX = 120 * 1024
 """Of a message of a walk: it fits a frame."""
 
 EXCHANGED_AT_ONCE = 128

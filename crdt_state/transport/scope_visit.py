@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WALK_BYTES_MAX", "ScopeVisit"]
 
-WALK_BYTES_MAX = 60 * 1024
+WALK_BYTES_MAX = 120 * 1024
 """Of a message of a walk: it fits a frame."""
 
 EXCHANGED_AT_ONCE = 128
@@ -112,6 +112,11 @@ class _Subscription:
         self._is_caught_up = True
         self.echoes.clear()
         self.by_others.clear()
+
+    def tells_from_before(self) -> None:
+        """Something older will be told, of which it is not known who brought it."""
+        self._is_caught_up = False
+        self.echoes.clear()
 
     def is_echo(self, document: DocumentId) -> bool:
         """Whether all that is new of a document is what the peer has brought."""
@@ -232,10 +237,13 @@ class ScopeVisit:
         subscription = _Subscription(self, asked.subscription, scope)
         self._subscriptions[asked.subscription] = subscription
         self._shell.watching.watch(scope, subscription)
-        # Writes are carried out in order: the log reaches at least so far.
+        # What comes behind the sequence that a `Root` names is told, and by whom is known from here
+        # on.  Writes are carried out in order: the log reaches at least so far.
+        subscription.is_all_told()
         last = await self._shell.store.write([])
         mark = self._mark()
         if asked.mark == mark and asked.after <= last:
+            subscription.tells_from_before()
             await self._tell_news(subscription, Sequence(asked.after), is_first=True)
         elif not self._grant().may_read_all(scope):
             self._say(Root(asked.subscription, mark, last, b""))
