@@ -592,6 +592,7 @@ def main(arguments: list[str]) -> int:
     """
     console, known, missed, times = Console(), floors(), 0, slowness()
     table = Table("figure", "value", "unit", "floor", "", "note", title="catching up by scope")
+    table.columns[0].overflow = "fold"
     for column in (1, 3):
         table.columns[column].justify = "right"
 

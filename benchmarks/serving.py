@@ -20,8 +20,7 @@ PROGRAM = (
     "import sys\n"
     "from sync_server.server import run\n"
     "from sync_server.settings import load\n"
-    "sys.exit(run(load({'port': 0, 'store': sys.argv[1], 'log_format': 'json',\n"
-    "                   'replica_protocol': True})))\n"
+    "sys.exit(run(load({'port': 0, 'store': sys.argv[1], 'log_format': 'json'})))\n"
 )
 START_SECONDS_MAX = 30
 
