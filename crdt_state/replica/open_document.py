@@ -74,7 +74,7 @@ class OpenDocument(Document):
         self.presence = Presence(self.client_id, shell.clock, shell.limits)
         self._shell = shell
         self._error: Exception | None = None
-        self._receipts: weakref.WeakSet[Receipt] = weakref.WeakSet()
+        self._receipts: weakref.WeakKeyDictionary[Receipt, None] = weakref.WeakKeyDictionary()
         self._is_closed = False
         self._postponed: list[bytes] = []
         self._refused: list[Refusal] = []
@@ -165,7 +165,7 @@ class OpenDocument(Document):
         """
         await self.saved()
         receipt = self._shell.holdings.of(self.id).receipt(self._shell.last)
-        self._receipts.add(receipt)
+        self._receipts[receipt] = None
         if replication is not None and replication.others:
             await receipt.reached(Level.DURABLE, replication.others, seconds_max=seconds_max)
         return receipt

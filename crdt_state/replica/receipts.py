@@ -100,7 +100,8 @@ class Holders:
         self._replicas_max = replicas_max
         self._held: dict[ReplicaId, _Held] = {}
         self._talkers: dict[Talker, None] = {}
-        self._receipts: weakref.WeakSet[Receipt] = weakref.WeakSet()
+        # Not a set: in which order they are told must not depend on where they lie in memory.
+        self._receipts: weakref.WeakKeyDictionary[Receipt, None] = weakref.WeakKeyDictionary()
 
     def join(self, talker: Talker) -> None:
         """Somebody begins to talk with a replica about the document."""
@@ -157,7 +158,7 @@ class Holders:
     def receipt(self, position: Sequence) -> Receipt:
         """A receipt for everything of the document through `position`."""
         receipt = Receipt(self, position)
-        self._receipts.add(receipt)
+        self._receipts[receipt] = None
         # A position may be that of another document's commit, of which nothing was sent.
         self.ask()
         return receipt
