@@ -11,7 +11,13 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from crdt_state.errors import CrdtStateError, LineageEnded, RemoteProtocolError, StoreError
+from crdt_state.errors import (
+    CrdtStateError,
+    LineageEnded,
+    RemoteProtocolError,
+    StoreError,
+    StoreUnavailable,
+)
 from crdt_state.identifiers import scope_of
 from crdt_state.merkle.findings import Found
 from crdt_state.merkle.messages import Differences, Nodes, decode, encode
@@ -34,7 +40,7 @@ from crdt_state.protocol.peer.scopes import (
 )
 from crdt_state.storage.contract import Append, ClearOutbox
 from crdt_state.transport.conversation import REMOTE
-from crdt_state.transport.scope_intake import held_of, parcel_for, take_parcel
+from crdt_state.transport.scope_intake import TRY_AGAIN_LATER, held_of, parcel_for, take_parcel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -250,7 +256,10 @@ class CatchUp:
             self._to_bring.extend((parcel.document, parcel.state_vector) for parcel in at_once)
 
     async def _take(self, parcels: Sequence[Parcel]) -> None:
-        """Take parcels in; what is refused is named in the journal, and the trie still differs."""
+        """Take parcels in.  Raises `StoreUnavailable` where one is neither durable nor refused.
+
+        What is refused is told to the witness, and the trie still differs.
+        """
         brought = [parcel for parcel in parcels if parcel.updates]
         codes = await asyncio.gather(
             *(
@@ -267,6 +276,8 @@ class CatchUp:
         for parcel, code in zip(brought, codes, strict=True):
             if code == LineageEnded.code:
                 self._apart[parcel.document] = None
+        if TRY_AGAIN_LATER in codes:
+            raise StoreUnavailable("what a remote brought could not be stored; it is asked again")
 
     async def _bring(self) -> None:
         """Bring the next documents, as far as the remote lacks something of them."""

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from crdt_state.replica.document_core import Delta, Refusal
     from crdt_state.replica.shell import ReplicaShell
 
-__all__ = ["held_of", "parcel_for", "take_parcel"]
+__all__ = ["TRY_AGAIN_LATER", "held_of", "parcel_for", "take_parcel"]
 
 TRY_AGAIN_LATER = 1013
+"""Neither durable nor refused: the disk or the machine is to blame."""
 
 
 class _Passing:

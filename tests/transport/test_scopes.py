@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from random import Random
 from typing import Any
 
+import pytest
+
+from crdt_state.errors import DocumentClosed, LimitExceeded, StoreFull
 from crdt_state.identifiers import DocumentId, Scope
 from crdt_state.merkle.messages import SendNodes, encode
 from crdt_state.protocol.peer.compression import COMPRESSED, Decompressor
@@ -26,6 +30,7 @@ from crdt_state.protocol.peer.scopes import (
     ScopeMessage,
     Since,
     Subscribe,
+    batches,
     unpack,
 )
 from crdt_state.replica.admission import ANYONE
@@ -415,3 +420,87 @@ async def gone(replica, document: DocumentId) -> None:
         if stored is not None and stored.life.is_deleted:
             return
         await turn()
+
+
+# --- what must not happen ---------------------------------------------------------------------
+
+
+class FailsOnce(GatedStore):
+    """A store whose next commit with updates fails, when it is armed."""
+
+    is_armed = False
+
+    async def write(self, writes: Any) -> Any:
+        if self.is_armed and any(isinstance(each, Append) for each in writes):
+            self.is_armed = False
+            raise StoreFull("no space left")
+        return await super().write(writes)
+
+
+async def test_no_watermark_is_kept_of_what_could_not_be_stored() -> None:
+    store = FailsOnce(random=Random(78))
+    async with opened_server() as server, opened_replica(store) as replica:
+        await put(server.shell.store, named(1))
+        overheard = Overheard(server)
+        link = follow(replica, overheard)
+        await link.synced()
+        store.is_armed = True
+        later = Parcel(named(2), (typed("later", client=8),))
+        await take_parcel(server.shell, later, source=99, author=ANYONE, name="peer")
+        await until(lambda: not store.is_armed, turns=20_000)
+        await turn(200)
+        await link.close()
+        await follow(replica, Overheard(server)).synced()
+        await assert_alike(replica, server.shell)
+
+
+async def test_a_kill_in_the_middle_of_a_catch_up_loses_nothing() -> None:
+    async with opened_server() as server:
+        await put(server.shell.store, *(named(n) for n in range(300)))
+        store = GatedStore(random=Random(77))
+        async with opened_replica(store) as replica:
+            overheard = Overheard(server)
+            link = follow(replica, overheard)
+            await until(lambda: overheard.count(Exchanged) > 0, turns=20_000)
+            await link.close()
+        reopened = store.reopened()
+        assert len(await shown(reopened)) < 300, "it was cut off in the middle"
+        async with opened_replica(reopened) as replica:
+            await follow(replica, Overheard(server)).synced()
+            await assert_alike(replica, server.shell)
+
+
+async def test_a_remote_that_names_documents_of_another_scope_is_not_believed() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        await put(server.shell.store, named(1))
+        overheard = Overheard(server)
+        link = follow(replica, overheard)
+        await link.synced()
+        follower = link._scopes.followers[SCOPE]
+        ((batch, _),) = batches([Parcel(DocumentId("secret/1"), (typed("x"),))])
+        follower.hear(News(0, 9, True, batch))
+        link._scopes._heard += 1
+        await until(lambda: "another scope" in str(link.last_error) or bool(follower.last_error))
+        assert "secret/1" in (follower.last_error or "")
+        assert "secret/1" not in await shown(replica.store)
+        await link.synced()
+
+
+async def test_scopes_beyond_the_bound_are_refused_at_both_ends() -> None:
+    few = replace(IMPATIENT, scopes_max=1)
+    async with opened_server(limits=few) as server, opened_replica() as replica:
+        link = follow(replica, Overheard(server))
+        link.subscribe("other")
+        await until(lambda: "4429" in (link.last_error or ""), turns=20_000)
+    async with opened_server() as server, opened_replica(limits=few) as replica:
+        link = follow(replica, Overheard(server))
+        link.subscribe("notes")
+        with pytest.raises(LimitExceeded):
+            link.subscribe("other")
+
+
+async def test_a_link_over_y_websocket_has_no_scopes() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        link = replica.connect("ws://server", dial=server.dial, wire=Wire.Y_WEBSOCKET)
+        with pytest.raises(DocumentClosed, match="no scopes"):
+            link.subscribe("notes")
