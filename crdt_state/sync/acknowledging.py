@@ -44,10 +44,16 @@ class Sent:
         self._not_durable: deque[_Batch] = deque()
         self._not_applied: deque[_Batch] = deque()
         self._lately: deque[_Batch] = deque(maxlen=REMEMBERED_MAX)
+        self._number = 0
+
+    def note(self, position: int) -> None:
+        """Whoever holds what has been sent so far is at `position`: nothing else was lacking."""
+        self._lately.append(_Batch(self._number, position))
 
     def add(self, number: int, position: int) -> None:
         """Updates through `number` have been sent, which bring the peer to `position`."""
         batch = _Batch(number, position)
+        self._number = number
         self._not_durable.append(batch)
         self._not_applied.append(batch)
         self._lately.append(batch)
@@ -99,8 +105,10 @@ class Brought:
         if told is None and len(self._told) >= REPORTED_MAX:
             return None  # the peer knows of enough of them
         at = bisect_right(self._positions, position)
-        through = self._numbers[at - 1] if at else 0
-        if through <= (told or 0):
+        if not at:
+            return None
+        through = self._numbers[at - 1]
+        if told is not None and through <= told:
             return None
         self._told[replica] = through
         return through

@@ -17,6 +17,8 @@ from crdt_state.protocol.peer.messages import (
     Authenticate,
     Authenticated,
     Hello,
+    Member,
+    Members,
     Open,
     Welcome,
 )
@@ -40,6 +42,9 @@ __all__ = ["PeerVisit"]
 
 NOBODY = ReplicaId(bytes(16))
 """Until the greeting says who it is."""
+
+NO_MEMBER = Member(0, "")
+"""Said by whoever takes part in no topology."""
 
 EXPIRED = 4401
 FORBIDDEN = 4403
@@ -97,6 +102,10 @@ class PeerVisit:
                 self._renew(token)
             case Open():
                 self._start_seat(message)
+            case Member():
+                self._meet(message)
+            case Members():
+                self._hear_of(message)
             case _:
                 raise AssertionError("channels and credit are the connection's")
 
@@ -145,6 +154,25 @@ class PeerVisit:
                 seat.channel.close(FORBIDDEN, "the new token gives no right to read it")
         self.protocol.say(Authenticated(grant.expires_at or 0))
         self.wire.touch()
+
+    def _meet(self, said: Member) -> None:
+        """A member of a topology says who it is, and is told the same of us."""
+        membership, grant = self._shell.membership, self._grant
+        if membership is None or grant is None:
+            self.protocol.say(NO_MEMBER)
+        else:
+            # Before it is looked at: whoever is behind has to hear which epoch this is.
+            self.protocol.say(membership.says())
+            self.wire.flush()
+            membership.heard(self._peer, said, may_relay=grant.may_relay)
+            if grant.may_relay:
+                self.protocol.say(membership.tells())
+        self.wire.touch()
+
+    def _hear_of(self, tales: Members) -> None:
+        membership, grant = self._shell.membership, self._grant
+        if membership is not None and grant is not None and grant.may_relay:
+            membership.heard_of(tales)
 
     def _author_at(self, document: DocumentId) -> Author:
         grant = self._grant
@@ -232,6 +260,8 @@ class PeerVisit:
         """The channel of a seat."""
         source = self._shell.new_source()
         self._shell.core.bringers[source] = self._peer
+        if self._shell.membership is not None:
+            self._shell.membership.opened(document)
         return Channel(
             self._shell,
             self.wire,
