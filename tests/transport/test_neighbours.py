@@ -23,7 +23,7 @@ from crdt_state.transport.memory import MemoryConnection, memory_pair
 from crdt_state.transport.neighbourhood import Neighbourhood
 from crdt_state.transport.replica import Replica
 from running import eventually
-from wired import HANGS_AFTER_SECONDS, IMPATIENT, NOTES, opened_replica
+from wired import HANGS_AFTER_SECONDS, IMPATIENT, NOTES, opened_replica, text_of
 
 LIMITS = replace(IMPATIENT, link_look_seconds=0.0)
 
@@ -53,10 +53,7 @@ class Site:
 
     async def holds(self, document: DocumentId = NOTES) -> str:
         stored = await self.replica.store.read(document)
-        if stored is None:
-            return ""
-        opened = await self.replica.document(document)
-        return str(opened.text("text"))
+        return "" if stored is None else text_of(stored.updates())
 
 
 class Net:
@@ -114,6 +111,7 @@ async def write(site: Site, text: str, document: DocumentId = NOTES) -> None:
     opened = await site.replica.document(document)
     opened.text("text").insert(0, text)
     await opened.saved()
+    opened.close()
 
 
 async def shows(
@@ -362,3 +360,15 @@ async def test_made_up_members_leave_places_for_those_who_are_met() -> None:
         assert core.forwarding is not None
         assert core.forwarding.names[met] == member_name(B)
         assert len(core.forwarding.names) < site.replica.limits.members_max
+
+
+async def test_what_a_member_has_brought_is_not_offered_to_it_again() -> None:
+    async with sites(A, B) as net:
+        for site in net.sites.values():
+            site.join(Neighbourhood.star(A, [B], address=site.address))  # the hub owes all
+        await write(net.sites[B], "hello")
+        await shows(net, lambda text: text == "hello")
+        hub = net.sites[A].replica
+        await eventually(partial(hub.store.outbox, B), ())
+        (link,) = hub._links
+        assert NOTES not in link._conversations
