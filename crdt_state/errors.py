@@ -254,6 +254,8 @@ class RemoteProtocolError(RemoteError):
 class EpochOutdated(RemoteError):
     """A frame or a configuration of an epoch that has ended: whoever sent it has to catch up."""
 
+    code = 4420
+
     def __init__(self, epoch: int, current: int) -> None:
         super().__init__(f"epoch {epoch} has ended; this is epoch {current}")
         self.epoch = epoch
@@ -363,13 +365,15 @@ class QuotaExceeded(UpdateRefused):
 
 
 class NotHead(UpdateRefused):
-    """A write elsewhere than at the head of a chain; `head` is the replica to write to."""
+    """A write elsewhere than at the head of a chain; `head` is the member to write to."""
 
     code = 4421
 
-    def __init__(self, head: bytes) -> None:
-        super().__init__(f"writes enter this chain at its head, replica {head.hex()}")
+    def __init__(self, head: bytes, address: str = "") -> None:
+        where = address or f"member {head.hex()}"
+        super().__init__(f"writes enter this chain at its head: write to {where}")
         self.head = head
+        self.address = address
 
 
 class DocumentSetAside(UpdateRefused):

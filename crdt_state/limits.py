@@ -151,6 +151,9 @@ class Limits:
     # Who is known beside those that were configured (topology).
     members_max: int = 1_024
     member_address_bytes_max: int = 2_048
+    # Told at once, and how long one that was only heard of may be silent.
+    members_told_max: int = 64
+    member_forget_seconds: float = 3_600.0
 
     # Identity (security).
     token_bytes_max: int = 7_168

@@ -9,6 +9,8 @@
     GET /-/api/head/<id>            one document in numbers
     GET /-/api/update/<id>          all of it as one Yjs update (V1)
     GET /-/api/json/<id>            its content as JSON
+    GET /-/api/peers                the topology that this replica takes part in, and whom it dials;
+                                    for bearers who may relay
 
 The kind stands before the id, because an id may hold slashes and end in any word.  Ids are
 percent-encoded, and read exactly as in the path of a WebSocket.
@@ -26,7 +28,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import parse_qsl, quote
 
 import orjson
@@ -52,6 +54,7 @@ __all__ = [
     "Kind",
     "Library",
     "ListDocuments",
+    "ListPeers",
     "OpenSocket",
     "Page",
     "Readiness",
@@ -135,11 +138,16 @@ class ShowDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class ListPeers:
+    """The topology, and whom this replica dials."""
+
+
+@dataclass(frozen=True, slots=True)
 class OpenSocket:
     """Not for us: the request asks for a WebSocket."""
 
 
-Route: TypeAlias = Page | ListDocuments | ShowDocument | OpenSocket
+Route: TypeAlias = Page | ListDocuments | ShowDocument | ListPeers | OpenSocket
 
 
 class Readiness(Enum):
@@ -164,6 +172,9 @@ class Library(Protocol):
 
     async def as_json(self, document: DocumentId) -> bytes | None:
         """Return the content of a document as JSON text."""
+
+    def peers(self) -> dict[str, Any]:
+        """Return the name of the topology, or None, and what is seen of each peer."""
 
 
 class _Refusal(Exception):
@@ -224,6 +235,8 @@ class Endpoints:
                 return None
             if isinstance(asked, Page):
                 return self._page(asked)
+            if isinstance(asked, ListPeers):
+                return self._peers(self._grant(request))
             return await self._of_documents(asked, self._grant(request))
         except _Refusal as refusal:
             return refusal.response
@@ -276,6 +289,14 @@ class Endpoints:
             detail = f"{error.reason}; send a valid one as `Authorization: Bearer <token>`"
             challenge = ("WWW-Authenticate", 'Bearer realm="crdt-state"')
             raise _Refusal(problem(HTTPStatus.UNAUTHORIZED, detail, headers=(challenge,))) from None
+
+    def _peers(self, grant: Grant) -> Response:
+        if not grant.may_relay:
+            return problem(
+                HTTPStatus.FORBIDDEN,
+                "this token does not let you see the peers; its claim `relay` has to be true",
+            )
+        return _json(HTTPStatus.OK, self._library.peers())
 
     async def _show(self, asked: ShowDocument, grant: Grant) -> Response:
         document = asked.document
@@ -382,8 +403,10 @@ def _page_route(path: str) -> Page:
     )
 
 
-def _api_route(path: str, query: str, limits: Limits) -> ListDocuments | ShowDocument:
+def _api_route(path: str, query: str, limits: Limits) -> ListDocuments | ShowDocument | ListPeers:
     word, slash, encoded = path.partition("/")
+    if word == "peers" and not slash:
+        return ListPeers()
     if word == "documents" and not slash:
         return _list_route(query, limits)
     try:
@@ -392,7 +415,7 @@ def _api_route(path: str, query: str, limits: Limits) -> ListDocuments | ShowDoc
         raise _Refusal(
             problem(
                 HTTPStatus.NOT_FOUND,
-                f"{API} has `documents`, `head/<id>`, `update/<id>` and `json/<id>`",
+                f"{API} has `documents`, `peers`, `head/<id>`, `update/<id>` and `json/<id>`",
             )
         ) from None
     if query:

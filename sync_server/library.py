@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crdt_state.identifiers import DocumentId
-    from crdt_state.replica.shell import ReplicaShell
     from crdt_state.storage.contract import Summary
+    from crdt_state.transport.replica import Replica
 
 __all__ = ["ShellLibrary"]
 
@@ -17,7 +17,7 @@ __all__ = ["ShellLibrary"]
 class ShellLibrary:
     """The documents of a replica, for the HTTP endpoints."""
 
-    shell: ReplicaShell
+    shell: Replica
 
     async def list(self, *, prefix: str, after: str, limit: int) -> tuple[Summary, ...]:
         """Lines of the list."""
@@ -43,3 +43,21 @@ class ShellLibrary:
         if stored is None or stored.life.is_deleted:
             return None
         return await self.shell.workers.as_json(stored.updates())
+
+    def peers(self) -> dict[str, Any]:
+        """Whom this replica dials, by which topology."""
+        neighbours = self.shell.neighbours
+        if neighbours is None:
+            return {"topology": None, "peers": []}
+        return {
+            "topology": neighbours.neighbourhood.kind,
+            "peers": [
+                {
+                    "address": each.address,
+                    "replica": None if each.replica is None else each.replica.hex(),
+                    "connected": each.is_connected,
+                    "error": None if each.is_connected else each.last_error,
+                }
+                for each in neighbours.seen
+            ],
+        }

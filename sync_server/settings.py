@@ -240,6 +240,9 @@ class ServerSettings(BaseSettings):
     round_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Between two rounds of a topology; by default 60, of gossip 2."""
 
+    peer_exchange: bool = False
+    """Whether members are also dialled that a peer has told of; they are shown the token, too."""
+
     peer_token_file: Path | None = None
     """A file with the token that this replica shows to those it dials; read for each connection."""
 
@@ -284,6 +287,10 @@ class ServerSettings(BaseSettings):
 
     def neighbourhood(self) -> Neighbourhood | None:
         """Return the topology that this replica takes part in, if any.  Raises `UsageError`."""
+        found = self._configured()
+        return found.learning() if found is not None and self.peer_exchange else found
+
+    def _configured(self) -> Neighbourhood | None:
         kind, seconds = self.topology, self.round_seconds
         rounds = {} if seconds is None else {"round_seconds": seconds}
         if kind is TopologyKind.STAR:

@@ -91,6 +91,10 @@ class RunningServer:
             self.kill()  # nobody else knows of it yet
             raise
 
+    def configure(self, settings: Mapping[str, str]) -> None:
+        """Other settings, from its next start on."""
+        self._settings |= settings
+
     def kill(self) -> None:
         """SIGKILL: it cannot prepare for that."""
         process = self._running()

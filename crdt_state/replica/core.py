@@ -34,6 +34,8 @@ from crdt_state.replica.document_core import (
 from crdt_state.replica.quotas import Quotas
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from crdt_state.clocks import WallTime
     from crdt_state.identifiers import DocumentId, ReplicaId
     from crdt_state.limits import Limits
@@ -117,6 +119,8 @@ class ReplicaCore:
         """The rule of a topology, where there is one."""
         self.bringers: dict[int, ReplicaId] = {}
         """Which replica brings under a source, of those that have dialled this one."""
+        self.gate: Callable[[int], None] | None = None
+        """Raises `UpdateRefused` for a source whose updates do not enter at this replica."""
         self._remotes: dict[str, int] = {}
         # In the order of arrival, so that the same calls have the same results.
         self._arrived: dict[DocumentId, None] = {}
@@ -183,8 +187,8 @@ class ReplicaCore:
     ) -> None:
         """An update has come for a document in use.
 
-        Raises `WriteNotPermitted`, `QuotaExceeded`, `DocumentSetAside` and `LineageDeleted` at
-        once; all other refusals come out of `decide`.
+        Raises `WriteNotPermitted`, `NotHead`, `QuotaExceeded`, `DocumentSetAside` and
+        `LineageDeleted` at once; all other refusals come out of `decide`.
         """
         known = self._documents.get(document)
         if known is None:
@@ -195,6 +199,8 @@ class ReplicaCore:
             raise LineageDeleted(f"{document!r} was deleted; nothing is added to it")
         if not author.may_write:
             raise WriteNotPermitted(f"no right to write to {document!r}")
+        if self.gate is not None:
+            self.gate(source)
         if author.identity is not None or known.creator is not None:
             self.quotas.charge(known, author, len(update))
         known.arrive(source, author, update, name=name)

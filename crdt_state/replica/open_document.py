@@ -245,7 +245,12 @@ class OpenDocument(Document):
                 return
 
     def enter(self, origin: object) -> None:
-        """Begin a transaction; what others edit waits for its end."""
+        """Begin a transaction; what others edit waits for its end.
+
+        Raises `NotHead` in a chain, elsewhere than at its head.
+        """
+        if self._shell.core.gate is not None:
+            self._shell.core.gate(LOCAL)
         super().enter(origin)
         self._is_within = True
 

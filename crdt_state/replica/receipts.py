@@ -6,6 +6,7 @@ a position too, so it is fulfilled by comparing two numbers, for whatever level 
     durable      another replica has fsynced it
     applied      another replica has integrated it: nothing that it depends on is missing there
     replicated   so many other replicas, each named by its id, have fsynced it
+    acknowledged all members of a chain's epoch have fsynced it
 
 1. A level is reached because a peer said so, itself or by a relay that names it, and never because
    something was sent.
@@ -25,6 +26,8 @@ from crdt_state.errors import NotYetReplicated, UsageError
 from crdt_state.storage.contract import Sequence
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId
 
 __all__ = ["Holders", "Holdings", "Level", "Receipt", "Replication", "Talker"]
@@ -39,6 +42,8 @@ class Level(Enum):
     DURABLE = "durable"
     APPLIED = "applied"
     REPLICATED = "replicated"
+    ACKNOWLEDGED = "acknowledged"
+    """By a chain, of whose members nobody is left out; so `others` count for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +100,12 @@ class _Held:
 class Holders:
     """Who else holds one document, by what they have said; lives as long as somebody has it."""
 
-    def __init__(self, document: DocumentId, replicas_max: int) -> None:
+    def __init__(
+        self, document: DocumentId, replicas_max: int, holdings: Holdings | None = None
+    ) -> None:
         self.document = document
         self._replicas_max = replicas_max
+        self._holdings = holdings
         self._held: dict[ReplicaId, _Held] = {}
         self._talkers: dict[Talker, None] = {}
         # Not a set: in which order they are told must not depend on where they lie in memory.
@@ -135,6 +143,10 @@ class Holders:
         for talker in tuple(self._talkers):
             talker.speak()
 
+    def peers(self) -> list[ReplicaId]:
+        """With whom the document is talked about now."""
+        return [talker.peer for talker in self._talkers]
+
     def talkers_with(self, replica: ReplicaId) -> list[Talker]:
         """Who talks with this replica about the document now."""
         return [talker for talker in self._talkers if talker.peer == replica]
@@ -155,6 +167,19 @@ class Holders:
             if (held.applied if level is Level.APPLIED else held.durable) >= position
         }
 
+    def has_reached(self, position: Sequence, level: Level, others: int) -> bool:
+        """Whether so many others, or all of a chain, have said that they hold it."""
+        found = self.through(position, level)
+        if level is not Level.ACKNOWLEDGED:
+            return len(found) >= others
+        rule = None if self._holdings is None else self._holdings.is_acknowledged
+        return rule is not None and rule(found)
+
+    def look(self) -> None:
+        """Tell those whose wait is over."""
+        for receipt in tuple(self._receipts):
+            receipt.look()
+
     def receipt(self, position: Sequence) -> Receipt:
         """A receipt for everything of the document through `position`."""
         receipt = Receipt(self, position)
@@ -174,6 +199,8 @@ class Holdings:
             weakref.WeakValueDictionary()
         )
         self._incarnations: dict[ReplicaId, Incarnation] = {}
+        self.is_acknowledged: Callable[[Collection[ReplicaId]], bool] | None = None
+        """Whether what these others hold is held by all of a chain, where there is one."""
 
     def __len__(self) -> int:
         return len(self._documents)
@@ -182,8 +209,13 @@ class Holdings:
         """The holders of a document; keep the result as long as they matter."""
         holders = self._documents.get(document)
         if holders is None:
-            holders = self._documents[document] = Holders(document, self._replicas_max)
+            holders = self._documents[document] = Holders(document, self._replicas_max, self)
         return holders
+
+    def look(self) -> None:
+        """Tell those whose wait is over, because who has to hold it has changed."""
+        for holders in tuple(self._documents.values()):
+            holders.look()
 
     def met(self, replica: ReplicaId, incarnation: Incarnation) -> None:
         """A replica has told which life of it this is: what it said in another counts no more."""
@@ -214,7 +246,7 @@ class Receipt:
 
     def has_reached(self, level: Level | str = Level.DURABLE, others: int = 1) -> bool:
         """Whether at least so many `others` have said that they hold it at this level."""
-        return len(self._holders.through(self.position, _level(level))) >= others
+        return self._holders.has_reached(self.position, _level(level), others)
 
     async def reached(
         self,

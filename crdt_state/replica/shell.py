@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from crdt_state.replica.admission import Author
     from crdt_state.replica.core import Batch
     from crdt_state.replica.document_core import Delta, Refusal
+    from crdt_state.replica.membership import Membership
     from crdt_state.replica.witness import Witness
     from crdt_state.replica.workers import Workers
     from crdt_state.storage.contract import Store, StoredDocument, Write
@@ -110,6 +111,8 @@ class ReplicaShell:
         self.watching = Watching()
         self.holdings = Holdings(limits.holders_max)
         self.peers = Peers(store, limits)
+        self.membership: Membership | None = None
+        """This replica's part in a topology, where it has one."""
         self.last = NOTHING
         """The greatest sequence that is known to be durable and has been delivered."""
         self._is_listening = is_listening

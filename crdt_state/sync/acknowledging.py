@@ -49,6 +49,11 @@ class Sent:
         self._not_durable: deque[_Batch] = deque()
         self._not_applied: deque[_Batch] = deque()
         self._lately: deque[_Batch] = deque(maxlen=REMEMBERED_MAX)
+        self._number = 0
+
+    def note(self, position: int) -> None:
+        """Whoever holds what has been sent so far is at `position`: nothing else was lacking."""
+        self._lately.append(_Batch(self._number, position, 0))
 
     def add(self, number: int, position: int, *, floor: int) -> None:
         """Updates through `number` have been sent, which bring the peer to `position`.
@@ -57,6 +62,7 @@ class Sent:
         lies in no other update.  It is 0 for a part of a state, and for what was missed.
         """
         batch = _Batch(number, position, floor)
+        self._number = number
         for batches in (self._not_durable, self._not_applied):
             batches.append(batch)
             if len(batches) > UNDER_WAY_MAX:
@@ -110,8 +116,10 @@ class Brought:
         if told is None and len(self._told) >= REPORTED_MAX:
             return None  # the peer knows of enough of them
         at = bisect_right(self._positions, position)
-        through = self._numbers[at - 1] if at else 0
-        if through <= (told or 0):
+        if not at:
+            return None
+        through = self._numbers[at - 1]
+        if told is not None and through <= told:
             return None
         self._told[replica] = through
         return through

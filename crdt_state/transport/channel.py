@@ -27,6 +27,7 @@ from crdt_state.errors import (
     DocumentSetAside,
     LineageDeleted,
     LineageEnded,
+    NotHead,
     QuotaExceeded,
     RemoteProtocolError,
     UpdateRefused,
@@ -481,6 +482,8 @@ class Channel:
             self._state_is_out.set()
         if is_answer:
             self._wire.protocol.answer(self.number, self._vector(), len(parts), self._life())
+        if not parts:
+            self._sent.note(position)
         rest = self._shortfall.caught_up()
         self._queue.extend(_Waiting(part, position, NOTHING, is_of_state=True) for part in parts)
         if rest is not None:
@@ -498,8 +501,19 @@ class Channel:
         except CrdtStateError as error:
             self._fail(error)
             return
+        self._note_brought()
         self._to_pass += 1
         self._pass_barriers()
+
+    def _note_brought(self) -> None:
+        """All that the peer has said is here: whoever reaches our position holds it, too.
+
+        So a peer hears of others also where it had nothing to bring.
+        """
+        if not self.is_over and not self._undecided and not self._waits and not self._refused_from:
+            self._brought.add(self._settled, self._shell.last)
+            for replica, position in self._holders.durable():
+                self.heard(replica, position)
 
     def _pass_barriers(self) -> None:
         """Answer the peer's barriers once nothing is left to be said before."""
@@ -559,7 +573,7 @@ class Channel:
                 self._shell.receive(
                     self.document, self.source, self.author, self._backlog[0][1], name=self._name
                 )
-            except (WriteNotPermitted, QuotaExceeded):
+            except (WriteNotPermitted, NotHead, QuotaExceeded):
                 self._taking = self._start(self._take_slowly())
                 return
             except (DocumentSetAside, DocumentClosed, LineageDeleted) as error:

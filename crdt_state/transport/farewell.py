@@ -29,9 +29,9 @@ __all__ = ["Departure", "Farewells"]
 
 MALFORMED = 4400
 EXPIRED, FORBIDDEN, NOT_A_DOCUMENT, SET_ASIDE, TOO_MANY = 4401, 4403, 4404, 4423, 4429
-OTHER_LINEAGE = 4409
+OTHER_LINEAGE, NOT_HEAD = 4409, 4421
 
-KEPT = frozenset({EXPIRED, FORBIDDEN, NOT_A_DOCUMENT, OTHER_LINEAGE, SET_ASIDE, TOO_MANY})
+KEPT = frozenset({EXPIRED, FORBIDDEN, NOT_A_DOCUMENT, OTHER_LINEAGE, NOT_HEAD, SET_ASIDE, TOO_MANY})
 """Not the codes that refuse an edit: our own client answers those at once, by giving way.  Nor
 4400 and 4408, whose peers keep to no rule that a wait could rely on."""
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from crdt_state.errors import EditRefused
     from crdt_state.identifiers import DocumentId, ReplicaId
+    from crdt_state.protocol.peer.messages import Members
     from crdt_state.replica.remotes import Remotes
     from crdt_state.replica.shell import ReplicaShell
     from crdt_state.storage.contract import OutboxEntry
@@ -121,6 +122,7 @@ class Link:
                 remotes=remotes,
                 owes_more=self.look_again,
                 scopes=self._scopes,
+                is_to_member=is_to_member,
             )
         self._conversations: dict[DocumentId, Conversation | PeerConversation] = {}
         self.line_changed: Callable[[], None] = _nothing
@@ -128,6 +130,9 @@ class Link:
         self._is_to_member = is_to_member
         self._quiet_since: dict[DocumentId, Instant] = {}
         """Turns that last though the remote has confirmed everything."""
+        self.lasts: Callable[[DocumentId], bool] = lambda _: False
+        """Which documents' turns are not to end, however long nothing is edited."""
+        self._to_bring: dict[DocumentId, None] = {}
         self._is_to_compare = False
         self._looking_again: asyncio.TimerHandle | None = None
         self._turns: dict[DocumentId, None] = {}
@@ -312,6 +317,16 @@ class Link:
         self._is_to_compare = True
         self.look_again()
 
+    def tell(self, tales: Members) -> None:
+        """Tell a member, where there is a connection, whom this replica knows."""
+        if self._line is not None:
+            self._line.tell(tales)
+
+    def bring(self, document: DocumentId) -> None:
+        """Give a document a turn, owed or not."""
+        self._to_bring[document] = None
+        self.look_again()
+
     def delivered(self, documents: Iterable[DocumentId]) -> None:
         """Of these documents something new is durable here: a member is told soon."""
         if not self._is_to_member:
@@ -382,20 +397,15 @@ class Link:
 
         Who waits goes on waiting where the remote would not have one of them.
         """
-        is_all = True
-        after = ""
         self._opened_while_owed.clear()
         try:
             for document in tuple(self._wanted):
                 if not await self._give_turn(document) or document not in self._turns:
                     self._had_its_turn(document)  # not now, or somebody has it open
-            while page := await self._shell.store.outbox(self.remote, after=after, limit=PAGE):
-                after = page[-1].document
-                for entry in page:
-                    if self._scopes.is_catching_up(scope_of(entry.document)):
-                        is_all = False
-                    elif not await self._is_cleared(entry):
-                        is_all &= await self._give_turn(entry.document)
+            is_all = await self._give_turns_to_owed()
+            to_bring, self._to_bring = self._to_bring, {}
+            for document in to_bring:
+                await self._give_turn(document)
             if self._is_to_compare:
                 self._is_to_compare = False
                 await self._give_turns_to_all()
@@ -415,6 +425,18 @@ class Link:
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(list(self._opened_while_owed))
+
+    async def _give_turns_to_owed(self) -> bool:
+        """Whether none of them had to be left for later."""
+        is_all, after = True, ""
+        while page := await self._shell.store.outbox(self.remote, after=after, limit=PAGE):
+            after = page[-1].document
+            for entry in page:
+                if self._scopes.is_catching_up(scope_of(entry.document)):
+                    is_all = False
+                elif not await self._is_cleared(entry):
+                    is_all &= await self._give_turn(entry.document)
+        return is_all
 
     async def _give_turns_to_all(self) -> None:
         after = ""
@@ -524,7 +546,7 @@ class Link:
             return False
         now = self._shell.clock.now()
         since = self._quiet_since.setdefault(document, now)
-        if now - since >= self._shell.limits.link_linger_seconds:
+        if now - since >= self._shell.limits.link_linger_seconds and not self.lasts(document):
             return False
         me, peer = self._shell.store.replica_id, self.peer
         # Where both have opened it, one of the two is enough, and both know whose.

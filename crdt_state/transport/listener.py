@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from crdt_state.errors import (
     CrdtStateError,
     DocumentSetAside,
+    EpochOutdated,
     InvalidDocumentId,
     LineageDeleted,
     QuotaExceeded,
@@ -490,6 +491,6 @@ class _Expiry:
 
 
 def _code_of(error: RemoteError) -> int:
-    if isinstance(error, RemoteProtocolError | UpdateRefused | TokenRejected):
+    if isinstance(error, RemoteProtocolError | UpdateRefused | TokenRejected | EpochOutdated):
         return error.code
     return 4400

@@ -6,7 +6,7 @@ ones in the same spelling: that is how all of them mean the same one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from crdt_state.topology.contract import Topology
 
 __all__ = ["GOSSIP_ROUND_SECONDS", "ROUND_SECONDS", "Neighbourhood", "member_address"]
+
+CHAIN_MEMBERS_MAX = 16
+"""A relay tells a peer of no more others than that."""
 
 ROUND_SECONDS = 60.0
 """Between two rounds; in each, one peer is compared with."""
@@ -76,6 +79,14 @@ class Neighbourhood:
     address: str
     """This one's own; empty where nobody needs to know it."""
     round_seconds: float
+    order: tuple[str, ...] = ()
+    """Of a chain, its addresses from head to tail."""
+    learns: bool = False
+    """Whether members are also dialled that a peer has told of: they are shown the token, too."""
+
+    def learning(self) -> Neighbourhood:
+        """The same with peer exchange."""
+        return replace(self, learns=True)
 
     @classmethod
     def mesh(
@@ -152,8 +163,11 @@ class Neighbourhood:
         addresses = tuple(map(member_address, order))
         if epoch < 1:
             raise UsageError("epochs of a chain are counted from 1")
+        if len(addresses) > CHAIN_MEMBERS_MAX:
+            raise UsageError(f"a chain has at most {CHAIN_MEMBERS_MAX} members")
         topology = Chain(tuple(map(member_name, addresses)), epoch)
-        return cls._of("chain", topology, addresses, address, round_seconds)
+        made = cls._of("chain", topology, addresses, address, round_seconds)
+        return replace(made, order=addresses)
 
     @classmethod
     def _of(

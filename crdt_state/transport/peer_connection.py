@@ -175,6 +175,10 @@ class PeerConnection:
         if self._flushing is None and not self._is_over:
             self._flushing = asyncio.get_running_loop().call_soon(self._flush)
 
+    def flush(self) -> None:
+        """Write it now: what comes next may end the connection."""
+        self._flush()
+
     def wants_to_send(self, number: int) -> None:
         """Let this channel send updates when there is credit."""
         self._hungry[number] = None

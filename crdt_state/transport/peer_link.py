@@ -16,11 +16,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt_state.errors import CrdtStateError, DocumentClosed, RemoteError, RemoteProtocolError
-from crdt_state.protocol.peer.conversation import CAPABILITIES, VERSION, Role, SyncProtocol
+from crdt_state.protocol.peer.conversation import (
+    CAPABILITIES,
+    MEMBERS_KNOWN,
+    VERSION,
+    Role,
+    SyncProtocol,
+)
 from crdt_state.protocol.peer.messages import (
     Authenticate,
     Authenticated,
     Hello,
+    Member,
+    Members,
     State,
     Updates,
     Welcome,
@@ -103,8 +111,13 @@ class PeerLine:
         remotes: Remotes,
         owes_more: Callable[[], None],
         scopes: ScopeLink,
+        is_to_member: bool = False,
     ) -> None:
-        """`owes_more` is called when documents have come to be owed to the remote."""
+        """`owes_more` is called when documents have come to be owed to the remote.
+
+        With `is_to_member` both sides say what they are in their topology before anything else.
+        """
+        self._is_to_member = is_to_member
         self.last_error: str | None = None
         self.progress = Progress.OFFLINE
         """How far the connection is; REFUSED stands until the remote lets us in or is not there."""
@@ -213,12 +226,17 @@ class PeerLine:
             self._scopes.begin(wire)
             async for message in wire.messages():
                 if isinstance(message, Welcome):
-                    greeting.cancel()
                     self._has_met = True
                     await self._meet(message)
                     self.welcome, self._wire = message, wire
-                    self._is_up.set()
-                    self._show(Progress.CATCHING_UP)
+                    if not self._introduces_itself(message, wire):
+                        self._come_up()
+                elif isinstance(message, Member):
+                    self._hear_member(message, wire)
+                elif isinstance(message, Members) and shell.membership is not None:
+                    shell.membership.heard_of(message)  # from somebody whom we chose to dial
+                if self.is_up:
+                    greeting.cancel()
                 if isinstance(message, Welcome | Authenticated):
                     self._renew_in_time(message.expires_at)
                 elif isinstance(message, ScopeMessage):
@@ -236,6 +254,36 @@ class PeerLine:
             await self._scopes.end()
             wire.end()
             await connection.close(code, reason)
+
+    def _introduces_itself(self, welcome: Welcome, wire: PeerConnection) -> bool:
+        """Say to a member that this is one; whether that is to be answered first."""
+        membership = self._shell.membership
+        is_known = self._is_to_member and MEMBERS_KNOWN in welcome.capabilities
+        if membership is None or not is_known:
+            return False
+        wire.protocol.say(membership.says())
+        return True
+
+    def _hear_member(self, said: Member, wire: PeerConnection) -> None:
+        membership, welcome = self._shell.membership, self.welcome
+        if membership is None or welcome is None or self._is_up.is_set():
+            raise RemoteProtocolError("Member is said once, and to whoever has said it")
+        membership.heard(welcome.replica, said, may_relay=True)
+        wire.protocol.say(membership.tells())
+        self._come_up()
+
+    def tell(self, tales: Members) -> None:
+        """Say to a member, where there is a connection, whom this replica knows."""
+        welcome, wire = self.welcome, self._wire
+        if self.is_up and wire is not None and welcome is not None:
+            if MEMBERS_KNOWN not in welcome.capabilities:
+                return
+            wire.protocol.say(tales)
+            wire.touch()
+
+    def _come_up(self) -> None:
+        self._is_up.set()
+        self._show(Progress.CATCHING_UP)
 
     def renew_token(self) -> None:
         """Bring a fresh token on the connection that there is, where one is to be had.

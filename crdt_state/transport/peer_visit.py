@@ -25,6 +25,8 @@ from crdt_state.protocol.peer.messages import (
     Authenticate,
     Authenticated,
     Hello,
+    Member,
+    Members,
     Open,
     Welcome,
 )
@@ -55,6 +57,9 @@ NOBODY = ReplicaId(bytes(16))
 
 PEER_PATH = "/-/sync"
 """Where replicas speak their own protocol; every other path is a document's, for y-websocket."""
+
+NO_MEMBER = Member(0, "")
+"""Said by whoever takes part in no topology."""
 
 EXPIRED = 4401
 FORBIDDEN = 4403
@@ -142,6 +147,10 @@ class PeerVisit:
                 self._start_seat(message)
             case _ if isinstance(message, ScopeMessage):
                 self._scopes.take(message)
+            case Member():
+                self._meet(message)
+            case Members():
+                self._hear_of(message)
             case _:
                 raise AssertionError("channels and credit are the connection's")
 
@@ -212,6 +221,25 @@ class PeerVisit:
 
     def _is_from_channel(self, source: int) -> bool:
         return source in self._sources
+
+    def _meet(self, said: Member) -> None:
+        """A member of a topology says who it is, and is told the same of us."""
+        membership, grant = self._shell.membership, self._grant
+        if membership is None or grant is None:
+            self.protocol.say(NO_MEMBER)
+        else:
+            # Before it is looked at: whoever is behind has to hear which epoch this is.
+            self.protocol.say(membership.says())
+            self.wire.flush()
+            membership.heard(self._peer, said, may_relay=grant.may_relay)
+            if grant.may_relay:
+                self.protocol.say(membership.tells())
+        self.wire.touch()
+
+    def _hear_of(self, tales: Members) -> None:
+        membership, grant = self._shell.membership, self._grant
+        if membership is not None and grant is not None and grant.may_relay:
+            membership.heard_of(tales)
 
     def _author_at(self, document: DocumentId) -> Author:
         grant = self._granted()
@@ -346,6 +374,8 @@ class PeerVisit:
         """The channel of a seat."""
         source = self._shell.new_source()
         self._shell.core.bringers[source] = self._peer
+        if self._shell.membership is not None:
+            self._shell.membership.opened(document)
         return Channel(
             self._shell,
             self.wire,

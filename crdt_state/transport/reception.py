@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from crdt_state.errors import QuotaExceeded, WriteNotPermitted
+from crdt_state.errors import NotHead, QuotaExceeded, WriteNotPermitted
 from crdt_state.model.inspect import inspect
 from crdt_state.replica.inbox import LARGE_BYTES
 
@@ -35,8 +35,8 @@ async def take_update(
 ) -> None:
     """Let `shell` receive an update, or see that it adds nothing; as long as its bringer `is_here`.
 
-    Raises `WriteNotPermitted` and `QuotaExceeded` for what would add something, and what else
-    `ReplicaShell.receive` raises.
+    Raises `WriteNotPermitted`, `NotHead` and `QuotaExceeded` for what would add something, and what
+    else `ReplicaShell.receive` raises.
     """
 
     def bring() -> None:
@@ -46,7 +46,7 @@ async def take_update(
     while is_here():
         try:
             bring()
-        except WriteNotPermitted:
+        except (WriteNotPermitted, NotHead):
             if await _is_news(shell, document, update):
                 raise
         except QuotaExceeded as error:

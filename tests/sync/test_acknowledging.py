@@ -125,3 +125,22 @@ def test_nothing_counts_as_held_beyond_what_was_acknowledged(
     if first_not_held is not None:
         assert tracked.durable_through < first_not_held
     assert tracked.durable_through >= max(p for n, p in batches if n <= number)
+
+
+def test_who_lacked_nothing_is_at_our_position_before_anything_is_sent() -> None:
+    sent = Sent()
+    assert sent.position_of(0) == 0
+    sent.note(7)
+    assert sent.position_of(0) == 7
+    sent.add(2, 9, floor=0)
+    assert (sent.position_of(1), sent.position_of(2)) == (7, 9)
+
+
+def test_a_peer_that_had_nothing_to_bring_is_told_once_who_holds_what_it_has() -> None:
+    brought = Brought()
+    other = ReplicaId(b"o" * 16)
+    assert brought.news_of(other, 5) is None
+    brought.add(0, 5)
+    assert brought.news_of(other, 4) is None
+    assert brought.news_of(other, 5) == 0
+    assert brought.news_of(other, 6) is None

@@ -19,6 +19,7 @@ from sync_server.http import (
     Endpoints,
     Kind,
     ListDocuments,
+    ListPeers,
     OpenSocket,
     Page,
     Readiness,
@@ -62,6 +63,9 @@ class Shelf:
 
     async def as_json(self, document: DocumentId) -> bytes | None:
         return b'{"text":"hello"}' if self._holds(document) else None
+
+    def peers(self) -> dict[str, Any]:
+        return {"topology": "mesh", "peers": []}
 
 
 class Tokens:
@@ -434,7 +438,7 @@ TARGETS = st.one_of(
 @given(st.sampled_from(["GET", "POST", ""]), TARGETS)
 def test_any_request_is_routed_or_refused(method: str, path: str) -> None:
     asked = route(Request(method, path))
-    assert isinstance(asked, Response | Page | ListDocuments | ShowDocument)
+    assert isinstance(asked, Response | Page | ListDocuments | ShowDocument | ListPeers)
     if isinstance(asked, Response):
         assert asked.status in {400, 404, 405, 414, 426}
         assert json_of(asked)["detail"]
@@ -444,3 +448,12 @@ def test_any_request_is_routed_or_refused(method: str, path: str) -> None:
 
 def test_a_problem_is_a_whole_response() -> None:
     assert_problem(problem(HTTPStatus.CONFLICT, "do something else"), 409, "something else")
+
+
+async def test_only_who_may_relay_sees_the_peers() -> None:
+    made = endpoints(ana=reader("**"), server=EVERYTHING)
+    refused = await get(made, "/-/api/peers", token="ana")
+    assert refused.status == HTTPStatus.FORBIDDEN
+    assert "relay" in json.loads(refused.body)["detail"]
+    shown = await get(made, "/-/api/peers", token="server")
+    assert json.loads(shown.body) == {"topology": "mesh", "peers": []}

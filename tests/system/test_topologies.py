@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
+    from crdt_state.replica.receipts import Receipt
     from crdt_state.transport.link import Link
 
 DOCUMENTS = [DocumentId(f"team/{name}") for name in ("plan", "notes", "list")]
@@ -47,6 +48,11 @@ class Person:
         self._dice = dice
         self._count = itertools.count()
         self.wrote: dict[DocumentId, list[str]] = {each: [] for each in DOCUMENTS}
+
+    async def receipts(self) -> list[Receipt]:
+        """One for each document that was ever edited."""
+        edited = [document for document, tags in self.wrote.items() if tags]
+        return [await (await self._replica.document(each)).commit() for each in edited]
 
     async def edit(self, times: int) -> None:
         """Write so many tags into documents that the dice choose."""
@@ -120,12 +126,17 @@ def started(stack: ExitStack, folder: Path, settings: dict[str, str]) -> Running
 
 
 async def person_at(
-    lines: AsyncExitStack, server: RunningServer, folder: Path, name: str, dice: Random
+    lines: AsyncExitStack,
+    server: RunningServer,
+    folder: Path,
+    name: str,
+    dice: Random,
+    wire: Wire = Wire.Y_WEBSOCKET,
 ) -> tuple[Person, Link]:
     """Somebody with a replica of their own, connected to one of the replicas."""
     limits = Limits(reconnect_seconds_max=0.5)
     replica = await lines.enter_async_context(Replica.open(folder / f"{name}.db", limits=limits))
-    return Person(replica, name, dice), replica.connect(server.url, wire=Wire.Y_WEBSOCKET)
+    return Person(replica, name, dice), replica.connect(server.url, wire=wire)
 
 
 class Net:
@@ -189,6 +200,12 @@ class Net:
             assert server.complaints() == []
 
 
+def connected_by(server: RunningServer) -> tuple[str, list[bool]]:
+    """By which topology a replica dials, and who has answered."""
+    seen = json.loads(server.get("/-/api/peers")[1])
+    return seen["topology"], [peer["connected"] for peer in seen["peers"]]
+
+
 async def test_three_replicas_in_a_mesh_end_equal_after_a_partition(
     tmp_path: Path, stack: ExitStack, lines: AsyncExitStack, seed: int
 ) -> None:
@@ -201,6 +218,8 @@ async def test_three_replicas_in_a_mesh_end_equal_after_a_partition(
     assert shown(net.servers["a"]) != shown(net.servers["b"]), "they were not apart"
     net.heal()
     await net.assert_all_show_the_same()
+    for server in net.servers.values():
+        await eventually(partial(connected_by, server), ("mesh", [True, True]))
     net.assert_no_complaints()
 
 
@@ -224,3 +243,60 @@ async def test_replicas_that_gossip_end_equal_after_a_partition_and_a_kill(
     net.servers[names[0]].start()
     await net.assert_all_show_the_same()
     net.assert_no_complaints()
+
+
+@pytest.mark.full
+async def test_a_chain_of_four_acknowledges_what_all_hold_and_goes_on_without_one_that_is_killed(
+    tmp_path: Path, stack: ExitStack, lines: AsyncExitStack, seed: int
+) -> None:
+    names, dice = "abcd", Random(seed)
+    doors = {name: await lines.enter_async_context(Line()) for name in names}
+
+    def configured(name: str, order: str, epoch: int) -> dict[str, str]:
+        return {
+            "CRDT_STATE_TOPOLOGY": "chain",
+            "CRDT_STATE_CHAIN": ",".join(doors[each].url for each in order),
+            "CRDT_STATE_EPOCH": str(epoch),
+            "CRDT_STATE_ADVERTISE": doors[name].url,
+            "CRDT_STATE_ROUND_SECONDS": "1",
+        }
+
+    servers = {name: started(stack, tmp_path / name, configured(name, names, 1)) for name in names}
+    for name, server in servers.items():
+        doors[name].target = server.port
+    person, link = await person_at(lines, servers["a"], tmp_path, "a", dice, Wire.REPLICA)
+
+    await person.edit(5)
+    for receipt in await person.receipts():
+        await receipt.reached("replicated", others=4, seconds_max=AGREE_SECONDS_MAX)
+    await assert_all_show_the_same([*servers.values()], [person])
+
+    stranger, refused = await person_at(lines, servers["c"], tmp_path, "s", dice)
+    await stranger.edit(1)
+    await eventually(lambda: "4421" in str(refused.last_error), True, what=f"{refused.last_error}")
+    await refused.close()
+
+    await person.edit(3)
+    servers["c"].kill()
+    await person.edit(3)
+    await link.synced()
+    receipts = await person.receipts()
+    await receipts[-1].reached("replicated", others=2, seconds_max=AGREE_SECONDS_MAX)
+    assert not receipts[-1].has_reached("replicated", others=3)
+
+    for name in "abd":
+        servers[name].terminate()
+        assert servers[name].exit_code() == 0
+        servers[name].configure(configured(name, "abd", 2))
+        servers[name].start()
+    for receipt in receipts:
+        await receipt.reached("replicated", others=3, seconds_max=AGREE_SECONDS_MAX)
+    left = [servers[name] for name in "abd"]
+    await assert_all_show_the_same(left, [person])
+
+    servers["c"].start()
+    await eventually(
+        lambda: any("epoch 1 has ended" in str(event) for event in servers["d"].events()), True
+    )
+    for server in left:
+        assert server.complaints() == []

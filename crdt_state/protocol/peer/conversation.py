@@ -39,14 +39,18 @@ from crdt_state.protocol.peer.messages import (
     Authenticated,
     Awareness,
     Barrier,
+    ChannelMessage,
     Close,
     Credit,
     Held,
     Hello,
+    Member,
+    Members,
     Open,
     Part,
     Passed,
     State,
+    TopologyMessage,
     Updates,
     Welcome,
     decode,
@@ -78,13 +82,24 @@ if TYPE_CHECKING:
     from crdt_state.identifiers import DocumentId
     from crdt_state.limits import Limits
     from crdt_state.lineage import Life
-    from crdt_state.protocol.peer.messages import ChannelMessage, Message
+    from crdt_state.protocol.peer.messages import Message
 
-__all__ = ["CAPABILITIES", "VERSION", "ChannelPhase", "Phase", "Role", "SyncProtocol"]
+__all__ = [
+    "CAPABILITIES",
+    "MEMBERS_KNOWN",
+    "VERSION",
+    "ChannelPhase",
+    "Phase",
+    "Role",
+    "SyncProtocol",
+]
 
 VERSION = 1
 
-CAPABILITIES: tuple[str, ...] = (ZSTD,)
+MEMBERS_KNOWN = "members"
+"""That a side takes part in topologies: it answers `Member`, and takes `Members`."""
+
+CAPABILITIES: tuple[str, ...] = (ZSTD, MEMBERS_KNOWN)
 """What this side can do beyond version 1."""
 
 UPDATE_BYTES_MIN = 512
@@ -128,8 +143,18 @@ class ChannelPhase(Enum):
 HEARD: dict[tuple[Role, Phase], dict[type[Message], Phase]] = {
     (Role.LISTENER, Phase.BEGINNING): {Hello: Phase.GREETED},
     (Role.DIALLER, Phase.GREETED): {Welcome: Phase.READY},
-    (Role.LISTENER, Phase.READY): {Authenticate: Phase.READY, Credit: Phase.READY},
-    (Role.DIALLER, Phase.READY): {Authenticated: Phase.READY, Credit: Phase.READY},
+    (Role.LISTENER, Phase.READY): {
+        Authenticate: Phase.READY,
+        Credit: Phase.READY,
+        Member: Phase.READY,
+        Members: Phase.READY,
+    },
+    (Role.DIALLER, Phase.READY): {
+        Authenticated: Phase.READY,
+        Credit: Phase.READY,
+        Member: Phase.READY,
+        Members: Phase.READY,
+    },
 }
 
 # In which phase of its channel a message may be heard, and what the channel is then.
@@ -146,8 +171,6 @@ HEARD_ON_CHANNEL: dict[type[ChannelMessage], dict[ChannelPhase, ChannelPhase]] =
         ChannelPhase.OPEN: ChannelPhase.OPEN,
     },
 }
-
-NOT_ON_A_CHANNEL = ScopeMessage | Part | Hello | Welcome | Authenticate | Authenticated | Credit
 
 # What may be heard about whole scopes; a dialler's first word about one may come behind its `Hello`
 # without a wait for the `Welcome`.
@@ -249,12 +272,21 @@ class SyncProtocol:
         self._out.append(encode(Credit(size)))
 
     def say(
-        self, message: Held | Awareness | Barrier | Passed | Authenticate | Authenticated
+        self,
+        message: Held
+        | Awareness
+        | Barrier
+        | Passed
+        | Authenticate
+        | Authenticated
+        | TopologyMessage,
     ) -> None:
         """Say what changes nothing in this table."""
         encoded = encode(message)
         if isinstance(message, Authenticate | Authenticated):
             self._private.append(encoded)
+        elif isinstance(message, TopologyMessage):
+            self._out.append(encoded)
         elif message.channel in self._channels:
             known = self._channels[message.channel]
             if known.phase is ChannelPhase.CLOSING:
@@ -353,7 +385,7 @@ class SyncProtocol:
             heard.append(message)
             return
         self._check_ready(message)
-        if isinstance(message, NOT_ON_A_CHANNEL):
+        if not isinstance(message, ChannelMessage):
             raise self._misplaced(message)
         if self._is_heard_on_channel(message):
             heard.append(message)

@@ -38,7 +38,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from crdt_state.errors import InvalidDocumentId, RemoteProtocolError
 from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId, document_id
@@ -65,11 +65,15 @@ __all__ = [
     "Credit",
     "Held",
     "Hello",
+    "Member",
+    "Members",
     "Message",
     "Open",
     "Part",
     "Passed",
     "State",
+    "Told",
+    "TopologyMessage",
     "Updates",
     "Welcome",
     "decode",
@@ -234,15 +238,51 @@ class Passed:
     channel: int
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """I take part in a topology and am dialled at `address`; 0 and nothing where I do not.
+
+    `epoch` is that of my chain; everything I say on this connection is of it.
+    """
+
+    epoch: int
+    address: str
+
+
+class Told(NamedTuple):
+    """A replica, where it is dialled, and a number that it raises while it lives."""
+
+    replica: ReplicaId
+    address: str
+    seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Some of those that I know."""
+
+    members: tuple[Told, ...]
+
+
 ChannelMessage: TypeAlias = (
     Open | State | Updates | Acknowledge | Held | Awareness | Close | Barrier | Passed
 )
+TopologyMessage: TypeAlias = Member | Members
 Message: TypeAlias = (
-    Hello | Welcome | Authenticate | Authenticated | Credit | Part | ChannelMessage | ScopeMessage
+    Hello
+    | Welcome
+    | Authenticate
+    | Authenticated
+    | Credit
+    | Part
+    | ChannelMessage
+    | ScopeMessage
+    | TopologyMessage
 )
 
 HELLO, WELCOME, AUTHENTICATE, AUTHENTICATED, CREDIT, PART = range(6)
 OPEN, STATE, UPDATES, ACKNOWLEDGE, HELD, AWARENESS, CLOSE, BARRIER, PASSED = range(0x10, 0x19)
+MEMBER, MEMBERS = 0x30, 0x31
 
 
 def encode(message: Message) -> bytes:  # noqa: C901, PLR0911, PLR0912 - a table
@@ -276,6 +316,14 @@ def encode(message: Message) -> bytes:  # noqa: C901, PLR0911, PLR0912 - a table
             return b"\x18" + encode_varuint(channel)
         case Part(transfer, left, content):
             return b"\x05" + _numbers(transfer, left) + encode_bytes(content)
+        case Member(epoch, address):
+            return b"\x30" + encode_varuint(epoch) + encode_string(address)
+        case Members(members):
+            told = b"".join(
+                each.replica + encode_string(each.address) + encode_varuint(each.seen)
+                for each in members
+            )
+            return b"\x31" + encode_varuint(len(members)) + told
         case Hello():
             head = b"\x00" + _numbers(message.version_min, message.version_max)
             return head + _about(message) + encode_string(message.token)
@@ -369,6 +417,10 @@ def _read(reader: Reader) -> Message:  # noqa: C901, PLR0911, PLR0912 - a table
         return Passed(reader.varuint())
     if kind == PART:
         return Part(reader.varuint(), reader.varuint(), reader.bytes())
+    if kind == MEMBER:
+        return Member(reader.varuint(), reader.string())
+    if kind == MEMBERS:
+        return Members(tuple(_told(reader) for _ in range(reader.varuint())))
     if kind == HELLO:
         return _hello(reader)
     if kind == WELCOME:
@@ -409,6 +461,10 @@ def _welcome(reader: Reader) -> Welcome:
         credit=reader.varuint(),
         expires_at=reader.varuint(),
     )
+
+
+def _told(reader: Reader) -> Told:
+    return Told(ReplicaId(_id(reader)), reader.string(), reader.varuint())
 
 
 def _id(reader: Reader) -> bytes:

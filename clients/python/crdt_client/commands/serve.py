@@ -71,6 +71,7 @@ WORDS = {
     "gossip_fan_out": "Of gossip, to how many at once.",
     "gossip_rounds_between": "Of gossip, rounds between comparisons of everything.",
     "round_seconds": "Between rounds of a topology; by default 60, of gossip 2.",
+    "peer_exchange": "Dial members, too, that a peer tells of; they are shown the token.",
     "peer_token_file": "A file with the token shown to peers; read for each connection.",
 }
 """What a flag is for.  A setting without words here is a flag without help, not a lost one."""
