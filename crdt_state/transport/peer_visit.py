@@ -206,7 +206,7 @@ class PeerVisit:
             raise RemoteProtocolError("the new token is somebody else's", code=EXPIRED)
         before, self._grant = self._grant, grant
         self._expire_later()
-        # Whoever brings the same again and again has nothing looked at again.
+        # Nothing is looked at again for whoever brings the same again and again.
         for seat in tuple(self._seats.values()) if grant != before else ():
             seat.channel.author = self._author_at(seat.channel.document)
             if not grant.may_read(seat.channel.document):
