@@ -31,7 +31,7 @@ from crdt_state.storage.contract import (
 )
 from crdt_state.storage.sqlite_connection import execute_rows, transaction
 from crdt_state.storage.sqlite_identity import read_fact, write_fact
-from crdt_state.storage.sqlite_tries import forget_digests, mark_stale, set_leaf, set_nodes
+from crdt_state.storage.sqlite_tries import forget_digests, mark_stale, set_leaves, set_nodes
 from crdt_state.storage.validity import CONDITIONAL
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class _Group:
         self.grown: dict[DocumentId, list[int]] = {}
         self.creators: dict[DocumentId, str | None] = {}
         self.owed: dict[tuple[str, DocumentId], None] = {}
+        self.leaves: list[SetLeaf] = []
 
     def carry_out(self, call: Many[Write]) -> Outcome:
         """One call, whole or not at all."""
@@ -106,6 +107,8 @@ class _Group:
         for write in call:
             if type(write) is Append and not write.released:
                 self.collect(write)
+            elif type(write) is SetLeaf:
+                self.leaves.append(write)
             else:
                 self.write_out()
                 self.one(write)
@@ -186,6 +189,9 @@ class _Group:
             )
             execute_rows(self.connection, OWE, "(?, ?)", list(self.owed))
             self.owed = {}
+        if self.leaves:
+            set_leaves(self.connection, self.leaves)
+            self.leaves = []
 
     def one(self, write: Write) -> None:
         """Any write; what was collected before it has been written out."""
@@ -209,7 +215,7 @@ class _Group:
             case Forget(document):
                 self.forget(document)
             case SetLeaf():
-                set_leaf(self.connection, write)
+                set_leaves(self.connection, [write])
             case SetNodes():
                 set_nodes(self.connection, write)
             case ForgetDigests():
