@@ -47,13 +47,14 @@ __all__ = [
     "read_leaves",
     "read_nodes",
     "read_stale",
-    "set_leaf",
+    "set_leaves",
     "set_nodes",
 ]
 
-SET_LEAF = """
-    UPDATE documents SET digested = ?, place = ?, leaf = ?, deep_digest = ?, leaf_checksum = ?
-    WHERE name = ? AND born < ? AND last >= ?"""
+SET_LEAVES = """
+    UPDATE documents SET digested = column2, place = column3, leaf = column4,
+        deep_digest = column5, leaf_checksum = column6
+    FROM (VALUES ROWS) WHERE name = column1 AND born < column2 AND last >= column2"""
 
 NUMBERS_AT_ONCE = 256
 
@@ -61,17 +62,36 @@ NUMBERS_AT_ONCE = 256
 # --- writing, inside a group ------------------------------------------------------------------
 
 
-def set_leaf(connection: Connection, write: SetLeaf) -> None:
-    """Let a leaf stand for a document, or make its bucket stale where there is none any more."""
-    scope = _scope_id(connection, scope_of(write.document))
-    through, leaf, deep = write.through, write.leaf, write.deep_digest
-    place = scope * BUCKETS + write.bucket
-    values: tuple[object, ...] = (None, None, None, None)
-    if leaf is not None:
-        values = (place, leaf, deep, checksum("leaf", write.document, through, leaf, deep))
-    connection.execute(SET_LEAF, (through, *values, write.document, through, through))
-    if not connection.execute("SELECT changes()").fetchone()[0]:
-        _add_stale(connection, place)
+def set_leaves(connection: Connection, writes: Many[SetLeaf]) -> None:
+    """Let leaves stand for documents; buckets become stale where there is none any more."""
+    scopes = {scope_of(write.document): 0 for write in writes}
+    for scope in scopes:
+        scopes[scope] = _scope_id(connection, scope)
+    # One for each document: a statement would take whichever it likes.
+    rows: dict[DocumentId, tuple[object, ...]] = {}
+    places: dict[DocumentId, int] = {}
+    for write in writes:
+        name, through, leaf, deep = write.document, write.through, write.leaf, write.deep_digest
+        places[name] = place = scopes[scope_of(name)] * BUCKETS + write.bucket
+        if leaf is None:
+            rows[name] = (name, through, None, None, None, None)
+        else:
+            expected = checksum("leaf", name, through, leaf, deep)
+            rows[name] = (name, through, place, leaf, deep, expected)
+    before = _changes(connection)
+    execute_rows(connection, SET_LEAVES, "(?, ?, ?, ?, ?, ?)", list(rows.values()))
+    if _changes(connection) - before < len(rows):
+        for name, row in rows.items():
+            found = connection.execute(
+                "SELECT 1 FROM documents WHERE name = ? AND digested = ?", (name, row[1])
+            ).fetchone()
+            if found is None:
+                _add_stale(connection, places[name])
+
+
+def _changes(connection: Connection) -> int:
+    count: int = connection.execute("SELECT total_changes()").fetchone()[0]
+    return count
 
 
 def set_nodes(connection: Connection, write: SetNodes) -> None:

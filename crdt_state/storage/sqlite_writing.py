@@ -36,7 +36,7 @@ from crdt_state.storage.sqlite_connection import execute_rows, query_rows, trans
 from crdt_state.storage.sqlite_identity import read_fact, write_fact
 from crdt_state.storage.sqlite_log import count_log, cut_log, find_log
 from crdt_state.storage.sqlite_reading import life_of
-from crdt_state.storage.sqlite_tries import forget_digests, mark_stale, set_leaf, set_nodes
+from crdt_state.storage.sqlite_tries import forget_digests, mark_stale, set_leaves, set_nodes
 from crdt_state.storage.validity import CONDITIONAL
 
 if TYPE_CHECKING:
@@ -115,9 +115,10 @@ class _Group:
         self.sequence = self.sequence_before = _count(read_fact(connection, "sequence"))
         self.number = self.number_before = _count(read_fact(connection, "number"))
         # Collected until `write_out`: what each document grows by; who is owed which, and through
-        # where they hold it.
+        # where they hold it; leaves.
         self.grown: dict[DocumentId, _Growth] = {}
         self.owed: dict[tuple[str, DocumentId], int | None] = {}
+        self.leaves: list[SetLeaf] = []
 
     def carry_out(self, call: Many[Write]) -> Outcome:
         """One call, whole or not at all."""
@@ -127,6 +128,8 @@ class _Group:
         for write in call:
             if type(write) is Append and not write.released and not write.is_again:
                 self.collect(write)
+            elif type(write) is SetLeaf:
+                self.leaves.append(write)
             else:
                 self.write_out()
                 self.one(write)
@@ -217,6 +220,9 @@ class _Group:
                 [(remote, document, since) for (remote, document), since in self.owed.items()],
             )
             self.owed = {}
+        if self.leaves:
+            set_leaves(self.connection, self.leaves)
+            self.leaves = []
 
     def ends_of(self, names: list[DocumentId]) -> dict[str, tuple[int, int]]:
         """The row id and the last sequence of each of these documents that there is."""
@@ -254,7 +260,7 @@ class _Group:
             case Forget(document):
                 self.forget(document)
             case SetLeaf():
-                set_leaf(self.connection, write)
+                set_leaves(self.connection, [write])
             case SetNodes():
                 set_nodes(self.connection, write)
             case ForgetDigests():
