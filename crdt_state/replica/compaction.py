@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from crdt_state.errors import EngineFailed, StoreError, UpdateRefused, UsageError, WorkerFailed
 from crdt_state.model.head import Head
 from crdt_state.replica.document_core import SET_ASIDE, DocumentCore
-from crdt_state.storage.contract import NOTHING, PEERS, Fold, Sequence
+from crdt_state.storage.contract import NOTHING, Fold, Sequence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,8 +74,7 @@ def is_fold_due(updates: int, log_bytes: int, state_bytes: int, limits: Limits) 
 
 def _held_part(stored: StoredDocument, limits: Limits) -> StoredDocument:
     """What of a document is to be folded: up to where the remotes held it that are owed more."""
-    held = [through for remote, through in stored.held.items() if not remote.startswith(PEERS)]
-    through = min(held, default=stored.last)
+    through = min(stored.held.values(), default=stored.last)
     log = tuple(entry for entry in stored.log if entry.sequence <= through)
     folded = NOTHING if stored.checkpoint is None else stored.checkpoint.through
     is_too_long = len(stored.log) >= FOLDED_AT_LAST * limits.log_updates_before_fold

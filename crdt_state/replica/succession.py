@@ -66,8 +66,7 @@ def held_by_nobody(_: StoredDocument) -> int | None:
 
 def held_by_anybody(stored: StoredDocument) -> int | None:
     """Through where every remote holds it; None where none is owed any of it."""
-    held = [through for remote, through in stored.held.items() if not remote.startswith(PEERS)]
-    return min(held, default=None)
+    return min(stored.held.values(), default=None)
 
 
 def held_by(remote: str, remotes: Remotes) -> Held:

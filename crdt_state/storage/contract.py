@@ -347,8 +347,8 @@ class OutboxEntry:
 class StoredDocument:
     """All of a document, read in one transaction.  `last` is its greatest sequence ever.
 
-    `held` has every remote that is owed it, with the sequence through which that one held all of
-    it before (`UNKNOWN` where nobody kept that).
+    `held` has every remote that is owed it, but for peers, with the sequence through which that one
+    held all of it before (`UNKNOWN` where nobody kept that).
     """
 
     document: DocumentId

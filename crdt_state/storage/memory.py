@@ -484,9 +484,9 @@ class MemoryStore:
             kept.creator,
             kept.life,
             {
-                remote: owed.since
-                for (remote, name), owed in sorted(self._outbox.items())
-                if name == document
+                remote: self._outbox[remote, document].since
+                for remote in sorted(self._remotes)
+                if (remote, document) in self._outbox and not remote.startswith(PEERS)
             },
         )
 

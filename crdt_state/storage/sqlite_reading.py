@@ -14,6 +14,7 @@ from crdt_state.lib0 import CodingError
 from crdt_state.lineage import BORN, Life
 from crdt_state.storage.checksums import checksum, log_checksum, log_salt
 from crdt_state.storage.contract import (
+    PEERS,
     Checkpoint,
     Entry,
     OutboxEntry,
@@ -140,8 +141,8 @@ def read_held(connection: Connection, row_id: int) -> dict[str, int]:
     # Through the remotes, because the key of an outbox entry begins with one.
     rows = connection.execute(
         "SELECT name, since FROM remotes CROSS JOIN outbox ON remote = remotes.id "
-        "AND document = ? ORDER BY name",
-        (row_id,),
+        "AND document = ? WHERE substr(name, 1, ?) <> ? ORDER BY name",
+        (row_id, len(PEERS), PEERS),
     )
     return dict(rows.fetchall())
 
