@@ -79,6 +79,9 @@ SIZES = (10_000, 1_000_000)
 DIFFERENCES = (0, 1, 10, 100, 1_000, 100_000)
 TEMPLATES = 500
 AT_ONCE = 2_000
+FILLED_AT_ONCE = 50_000
+"""Buckets are in the order of hashes: what is written at once shares pages of their index."""
+
 SEED = 8
 
 HANDSHAKES = 500
@@ -114,8 +117,8 @@ def templates() -> list[tuple[bytes, worker_jobs.Digests]]:
 async def fill(store: SqliteStore, count: int) -> float:
     """Write `count` documents and their leaves, then build the trie; seconds for the last."""
     begun = templates()
-    for first in range(0, count, AT_ONCE):
-        numbers = range(first, min(first + AT_ONCE, count))
+    for first in range(0, count, FILLED_AT_ONCE):
+        numbers = range(first, min(first + FILLED_AT_ONCE, count))
         await store.write([Append(named(n), (begun[n % TEMPLATES][0],)) for n in numbers])
         last = await store.write([])
         leaves = []
