@@ -216,6 +216,7 @@ class ScopeFollower:
                     {"message": f"following the scope {self.scope!r} failed", "exception": error}
                 )
             self._link.give_up(number)
+            self.is_comparing = False  # what is owed must not wait for a scope that is refused
             self._show(progress)
             await asyncio.sleep(self._backoff.failed())
 

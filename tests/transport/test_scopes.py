@@ -336,6 +336,13 @@ async def test_a_scope_that_may_not_be_read_at_all_is_refused() -> None:
         assert await shown(replica.store) == {}
 
 
+async def test_a_refused_scope_does_not_hold_back_what_is_owed() -> None:
+    async with opened_server(authentication=Granting()) as server, opened_replica() as replica:
+        link = follow(replica, Overheard(server), token="+other/**")
+        assert link._scopes.is_catching_up(SCOPE), "until it is known what differs"
+        await until(lambda: not link._scopes.is_catching_up(SCOPE))
+
+
 async def test_who_may_not_write_brings_nothing_and_still_gets_all() -> None:
     async with opened_server(authentication=Granting()) as server, opened_replica() as replica:
         await put(server.shell.store, named(1))
