@@ -362,13 +362,17 @@ async def test_made_up_members_leave_places_for_those_who_are_met() -> None:
         assert len(core.forwarding.names) < site.replica.limits.members_max
 
 
-async def test_what_a_member_has_brought_is_not_offered_to_it_again() -> None:
-    async with sites(A, B) as net:
+async def test_a_member_that_has_come_for_a_document_is_told_there_and_owed_no_more() -> None:
+    async with sites(A, B) as net, opened_replica(limits=LIMITS, seed=9) as phone:
+        here, there = net.sites[A].replica, net.sites[B].replica
         for site in net.sites.values():
-            site.join(Neighbourhood.star(A, [B], address=site.address))  # the hub owes all
-        await write(net.sites[B], "hello")
-        await shows(net, lambda text: text == "hello")
-        hub = net.sites[A].replica
-        await eventually(partial(hub.store.outbox, B), ())
-        (link,) = hub._links
+            site.join(Neighbourhood.mesh([A, B], address=site.address))
+        opened = await there.document(NOTES)
+        await there._links[0].synced()
+        document = await phone.document(NOTES)
+        document.text("text").insert(0, "hello")
+        await phone.connect(A, dial=net.dialling("phone"), wire=Wire.REPLICA).synced()
+        await eventually(lambda: str(opened.text("text")), "hello")
+        await eventually(partial(here.store.outbox, B), ())
+        (link,) = here._links
         assert NOTES not in link._conversations
