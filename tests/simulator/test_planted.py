@@ -55,9 +55,9 @@ class Planted(NamedTuple):
 
 PLANTED = [
     Planted(bugs.says_saved_before_the_commit, {"durable"}, STORM, 400, 0),
-    Planted(bugs.answers_the_barrier_from_memory, {"durable"}, STORM, 400, 6),
+    Planted(bugs.answers_the_barrier_from_memory, {"durable"}, STORM, 400, 10),
     Planted(bugs.delivers_before_the_commit, {"order"}, STORM, 400, 0),
-    Planted(bugs.clears_the_outbox_without_an_answer, {"durable"}, CUTS, 800, 11),
+    Planted(bugs.clears_the_outbox_without_an_answer, {"durable"}, CUTS, 800, 13),
     Planted(bugs.loses_the_end_of_the_log_at_a_fold, {"quiescence", "durable"}, STORM, 800, 0),
     Planted(bugs.drops_what_is_pending_at_a_fold, {"durable"}, LIES, 800, 0),
     Planted(bugs.does_not_sync_commits, {"durable", "verified"}, LOSSES, 400, 0),
