@@ -161,6 +161,11 @@ class ReplicaCore:
     def __len__(self) -> int:
         return len(self._documents)
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a commit is under way."""
+        return self._writing is not None
+
     # --- remotes -----------------------------------------------------------------------------
 
     def add_remote(self, remote: str, source: int = ABSENT) -> None:

@@ -107,6 +107,7 @@ class Holders:
         self._replicas_max = replicas_max
         self._holdings = holdings
         self._held: dict[ReplicaId, _Held] = {}
+        self._ended_at = Sequence(-1)
         self._talkers: dict[Talker, None] = {}
         # Not a set: in which order they are told must not depend on where they lie in memory.
         self._receipts: weakref.WeakKeyDictionary[Receipt, None] = weakref.WeakKeyDictionary()
@@ -155,12 +156,21 @@ class Holders:
         """What this replica said counts no more."""
         self._held.pop(replica, None)
 
+    def end(self, position: Sequence, error: Exception) -> None:
+        """What is at `position` or before is of a life of the document that has ended."""
+        self._ended_at = position
+        self._held.clear()
+        for receipt in tuple(self._receipts):
+            receipt.fail(error)
+
     def durable(self) -> list[tuple[ReplicaId, Sequence]]:
         """Which other replicas hold the document on their disks, and through which position."""
         return [(replica, Sequence(held.durable)) for replica, held in self._held.items()]
 
     def through(self, position: Sequence, level: Level) -> set[ReplicaId]:
         """Which other replicas have said that they hold it through `position` at this level."""
+        if position <= self._ended_at:
+            return set()
         return {
             replica
             for replica, held in self._held.items()
@@ -245,7 +255,10 @@ class Receipt:
         return frozenset(self._holders.through(self.position, Level.DURABLE))
 
     def has_reached(self, level: Level | str = Level.DURABLE, others: int = 1) -> bool:
-        """Whether at least so many `others` have said that they hold it at this level."""
+        """Whether at least so many `others` have said that they hold it at this level.
+
+        Never again where its life of the document has ended.
+        """
         return self._holders.has_reached(self.position, _level(level), others)
 
     async def reached(

@@ -45,6 +45,7 @@ from crdt_state.replica.verification import Verification
 from crdt_state.replica.watching import Watching
 from crdt_state.replica.witness import Silent
 from crdt_state.storage.contract import NOTHING, SetMetadata
+from crdt_state.storage.contract import Sequence as Position
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -115,6 +116,9 @@ class ReplicaShell:
         """This replica's part in a topology, where it has one."""
         self.last = NOTHING
         """The greatest sequence that is known to be durable and has been delivered."""
+        self.before = NOTHING
+        """Where the log was before the commit that is being delivered."""
+        self._read_through = NOTHING
         self._is_listening = is_listening
         self._subscribers: dict[DocumentId, dict[int, Subscriber]] = {}
         self._loading: dict[DocumentId, asyncio.Task[None]] = {}
@@ -245,6 +249,10 @@ class ReplicaShell:
         if not self.core.ask(document, waiter):
             await waiter
 
+    def is_replacing(self, document: DocumentId) -> bool:
+        """Whether something is about to take this document's place, or has, and nobody knows."""
+        return document in self._replacing
+
     async def difference(self, document: DocumentId, state_vector: bytes) -> bytes:
         """What a peer with this state vector lacks of what is durable, as one update.
 
@@ -348,7 +356,9 @@ class ReplicaShell:
         else:
             self.witness.committed(batch, self.clock.now() - began)
             self.last = max(self.last, last)
+            self.before = Position(last - batch.updates)
             self._deliver(batch)
+        self.last = max(self.last, self._read_through)
         self._wake_readers()
 
     def _wake_readers(self) -> None:
@@ -494,7 +504,10 @@ class ReplicaShell:
                 opened = DocumentCore(document, stored, self.limits)
             self.core.open(opened)
             if stored is not None:
-                self.last = max(self.last, stored.last)
+                # A commit under way may be below that, and has not been delivered.
+                self._read_through = max(self._read_through, stored.last)
+                if not self.core.is_writing:
+                    self.last = max(self.last, self._read_through)
                 self.compaction.loaded(stored)
         finally:
             self._loading.pop(document, None)

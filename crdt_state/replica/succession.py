@@ -105,6 +105,8 @@ async def succeed(
                 return None
             step = _Step(shell, known, life, held, told_by, content, creator)
             if await shell.replace(known, step.make):
+                if step.error is not None:
+                    shell.holdings.of(document).end(shell.last, step.error)
                 return step.error
         finally:
             shell.leave(document, keeper)

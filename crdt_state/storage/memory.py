@@ -386,6 +386,10 @@ class MemoryStore:
         begun.deleted_at = write.at if write.life.is_deleted else None
         begun.checksums["life", 0] = _life_checksum(document, begun)
         if kept is not None:
+            # Of the life before: what it stands in is known, and the document is undigested.
+            begun.leaf, begun.digested = kept.leaf, kept.digested
+            if kept.leaf is not None:
+                begun.checksums["leaf", 0] = kept.checksums["leaf", 0]
             begun.quarantine = kept.quarantine
             for number in kept.quarantine:
                 begun.checksums["quarantine", number] = kept.checksums["quarantine", number]
@@ -435,7 +439,9 @@ class MemoryStore:
     def _set_leaf(self, write: SetLeaf) -> None:
         kept = self._documents.get(write.document)
         self._scopes[scope_of(write.document)] = None
-        if kept is None or not kept.born < write.through <= kept.last:
+        # Where another life began, that sequence is of it; the one before a first life is not.
+        first = 0 if kept is None else kept.born + (kept.life == BORN)
+        if kept is None or not first <= write.through <= kept.last:
             self._add_stale(write.document, write.bucket)
             return
         kept.digested = write.through

@@ -51,10 +51,12 @@ __all__ = [
     "set_nodes",
 ]
 
+# Where another life began, that sequence is of it; the one before a first life is not.
 SET_LEAVES = """
     UPDATE documents SET digested = column2, place = column3, leaf = column4,
         deep_digest = column5, leaf_checksum = column6
-    FROM (VALUES ROWS) WHERE name = column1 AND born < column2 AND last >= column2"""
+    FROM (VALUES ROWS) WHERE name = column1 AND last >= column2
+        AND (born < column2 OR born = column2 AND life IS NOT NULL)"""
 
 NUMBERS_AT_ONCE = 256
 

@@ -281,7 +281,7 @@ class Channel:
         if self._is_behind:
             self._shortfall.miss(news)
         else:
-            self._enqueue(news, Sequence(self._shell.last - 1))
+            self._enqueue(news, self._shell.before)
         self._attendant.progressed()
 
     def refused(self, refusal: Refusal) -> None:

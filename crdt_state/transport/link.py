@@ -25,7 +25,12 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from crdt_state.clocks import Instant
-from crdt_state.errors import CrdtStateError, DocumentClosed, LimitExceeded
+from crdt_state.errors import (
+    CrdtStateError,
+    DocumentClosed,
+    LimitExceeded,
+    StoreUnavailable,
+)
 from crdt_state.identifiers import Scope, document_id, scope_of
 from crdt_state.storage.contract import NOTHING, ClearOutbox
 from crdt_state.sync.exchange import Progress
@@ -108,6 +113,7 @@ class Link:
             self.source,
             changed=self._scopes_changed,
             give_turns=self._give_turns,
+            bring=self.bring,
         )
         self._wanted: dict[DocumentId, asyncio.Future[None]] = {}
         """Documents that are to have a turn though they are not owed, until they had it."""
@@ -400,8 +406,10 @@ class Link:
         self._opened_while_owed.clear()
         try:
             for document in tuple(self._wanted):
-                if not await self._give_turn(document) or document not in self._turns:
-                    self._had_its_turn(document)  # not now, or somebody has it open
+                if not await self._give_turn(document):
+                    self._had_its_turn(document)  # not now
+                elif document not in self._turns:
+                    self._is_open(document)
             is_all = await self._give_turns_to_owed()
             to_bring, self._to_bring = self._to_bring, {}
             for document in to_bring:
@@ -518,6 +526,15 @@ class Link:
         future = self._wanted.pop(document, None)
         if future is not None and not future.done():
             future.set_result(None)
+
+    def _is_open(self, document: DocumentId) -> None:
+        """Somebody has it open: what its channel will have brought is not here before."""
+        if self.progress_of(document) is not Progress.IN_SYNC:
+            future = self._wanted.pop(document, None)
+            if future is not None and not future.done():
+                future.set_exception(StoreUnavailable(f"{document!r} is not in step yet"))
+        else:
+            self._had_its_turn(document)
 
     def _has_place(self) -> bool:
         open_ones = len(self._conversations) - len(self._turns)

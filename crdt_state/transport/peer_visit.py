@@ -110,6 +110,7 @@ class PeerVisit:
             author=self._author_at,
             name=lambda: self._name,
             is_from_peer=self._is_from_channel,
+            was_forgotten=self._was_forgotten,
         )
 
     async def run(self) -> None:
@@ -211,7 +212,8 @@ class PeerVisit:
             seat.channel.author = self._author_at(seat.channel.document)
             if not grant.may_read(seat.channel.document):
                 seat.channel.close(FORBIDDEN, "the new token gives no right to read it")
-        self._scopes.grant_changed()
+        if grant.rights != before.rights:
+            self._scopes.grant_changed()
         self.protocol.say(Authenticated(grant.expires_at or 0))
         self.wire.touch()
 
@@ -323,6 +325,10 @@ class PeerVisit:
         has_nothing = asked.state_vector == EMPTY_VECTOR or asked.life.is_deleted
         if is_here or has_nothing or asked.is_new:
             return False
+        return await self._was_forgotten()
+
+    async def _was_forgotten(self) -> bool:
+        """Whether the peer was silent for so long that deletions were not remembered for it."""
         return self._meeting is not None and await asyncio.shield(self._meeting)
 
     async def _seat(self, seat: _Seat, asked: Open) -> None:

@@ -38,7 +38,7 @@ from crdt_state.protocol.peer.scopes import (
     batches,
     unpack,
 )
-from crdt_state.storage.contract import Append, ClearOutbox
+from crdt_state.storage.contract import ClearOutbox
 from crdt_state.transport.conversation import REMOTE
 from crdt_state.transport.scope_intake import TRY_AGAIN_LATER, held_of, parcel_for, take_parcel
 
@@ -91,8 +91,13 @@ class CatchUp:
         has_room: Callable[[], Awaitable[None]],
         follower: Answers,
         give_turns: Callable[[Iterable[DocumentId]], Awaitable[None]],
+        bring: Callable[[DocumentId], None],
     ) -> None:
-        """`source` is the remote to our core; `give_turns` exchanges documents through channels."""
+        """`source` is the remote to our core.
+
+        `give_turns` exchanges documents through channels, and so does `bring`, some time.
+        """
+        self._bring_by_itself = bring
         self._shell = shell
         self._scope = scope
         self._number = number
@@ -115,13 +120,21 @@ class CatchUp:
         if changed:
             await self._exchange(Found(changed, (), ()), brings=False)
 
-    async def compare(self, theirs: Root) -> None:
-        """Find what differs and bring both sides in step."""
+    async def compare(self, theirs: Root, *, rooted_at: Position) -> None:
+        """Find what differs and bring both sides in step.
+
+        `rooted_at` is our position from before the root was made that the remote has compared.
+        """
+        if (
+            theirs.root and not theirs.node
+        ):  # it is equal to that, and says nothing of what came since
+            await self._clear_outbox(rooted_at, set())
+            return
         through = await self._shell.store.write([])
         await self._shell.tries.settle(self._scope)
         if not theirs.root:
             found = await self._compare_list()
-        elif await self._shell.tries.root(self._scope) == theirs.root or not theirs.node:
+        elif await self._shell.tries.root(self._scope) == theirs.root:
             found = Found((), (), ())
         else:
             found = await self._walk(theirs.node)
@@ -321,9 +334,9 @@ class CatchUp:
             (document, through) for document, through in brought.items() if document not in refused
         )
         # Its own turn tells why, and what becomes of it.
-        await self._shell.store.write(
-            [Append(document, (), (self._remote,)) for document in refused & brought.keys()]
-        )
+        for document in brought:
+            if document in refused:
+                self._bring_by_itself(document)
 
     async def _clear(self, held: Iterable[tuple[DocumentId, Position]]) -> None:
         """The remote holds these documents through these positions."""

@@ -98,11 +98,14 @@ async def parcel_for(shell: ReplicaShell, document: DocumentId, vector: bytes) -
     Raises `UpdateRefused` for what is no state vector, `StoreError`, `WorkerFailed`.
     """
     async with _used(shell, document):
+        known, held = shell.core.get(document), _vector(shell, document)
+        # What the vector names has to be on the disk, whoever brought it, before it is said.
         await shell.settled(document)
-        held = _vector(shell, document)
         if held is None:
             return Parcel(document, is_apart=True)
         update = await shell.difference(document, vector)
+        if shell.core.get(document) is not known or shell.is_replacing(document):
+            return Parcel(document, is_apart=True)  # what was read may be of another life
         updates = () if update == NOTHING_TO_BRING else (update,)
         return Parcel(document, updates, held)
 

@@ -29,7 +29,7 @@ from crdt_state.protocol.peer.scopes import (
     Unsubscribe,
     unpack,
 )
-from crdt_state.storage.contract import WATERMARKS, SetMetadata
+from crdt_state.storage.contract import NOTHING, WATERMARKS, SetMetadata
 from crdt_state.sync.exchange import Progress
 from crdt_state.transport.connection import ConnectionEnded
 from crdt_state.transport.conversation import REFUSES_US
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from crdt_state.identifiers import DocumentId, Scope
     from crdt_state.replica.shell import ReplicaShell
+    from crdt_state.storage.contract import Sequence as Position
     from crdt_state.transport.peer_connection import PeerConnection
 
 __all__ = ["ScopeFollower", "ScopeLink"]
@@ -59,13 +60,19 @@ class ScopeLink:
         *,
         changed: Callable[[], None],
         give_turns: Callable[[Iterable[DocumentId]], Awaitable[None]],
+        bring: Callable[[DocumentId], None],
     ) -> None:
-        """`changed` is called when one is further; `give_turns` exchanges what is too large."""
+        """`changed` is called when one is further.
+
+        `give_turns` exchanges what is too large, and `bring`, some time, a document of which the
+        remote refused something.
+        """
         self.shell = shell
         self.remote = remote
         self.source = source
         self.changed = changed
         self.give_turns = give_turns
+        self.bring = bring
         self.followers: dict[Scope, ScopeFollower] = {}
         self._by_number: dict[int, ScopeFollower] = {}
         self._next_number = 0
@@ -257,6 +264,10 @@ class ScopeFollower:
             return b"", 0
         return value[:MARK_BYTES], Reader(value, MARK_BYTES).varuint()
 
+    async def position(self) -> Position:
+        """Through where our log reaches at least."""
+        return await self._shell.store.write([])
+
     async def keep_watermark(self, mark: bytes, after: int) -> None:
         """Everything through `after` is durable here."""
         await self._shell.store.write([SetMetadata(self._key, mark + encode_varuint(after))])
@@ -288,6 +299,7 @@ class _Attendance:
         self._number = number
         self._mark = b""
         self._root = b""
+        self._rooted_at = NOTHING
 
     async def attend(self) -> None:
         """Catch up and stay in step; ends by an exception alone."""
@@ -298,6 +310,8 @@ class _Attendance:
             self._follower.is_comparing = False
         else:
             self._follower.is_comparing = True
+            # What is edited behind this may be in the root, and is not known to be.
+            self._rooted_at = await self._follower.position()
             await tries.settle(scope)
             self._root = await tries.root(scope)
         self._say(Subscribe(self._number, scope, self._mark, after, self._root))
@@ -325,7 +339,7 @@ class _Attendance:
         """Whether the remote knows that both are equal, and goes on by itself."""
         if is_said and theirs.root != self._root:
             raise RemoteProtocolError("another root without a root node")
-        await self._catch_up().compare(theirs)
+        await self._catch_up().compare(theirs, rooted_at=self._rooted_at)
         await self._follower.keep_watermark(theirs.mark, theirs.through)
         self._follower.arrived()
         if not is_said:
@@ -342,6 +356,7 @@ class _Attendance:
             has_room=self._wire.has_room,
             follower=self._follower,
             give_turns=self._link.give_turns,
+            bring=self._link.bring,
         )
 
     def _say(self, message: ScopeMessage) -> None:

@@ -15,7 +15,7 @@ import hashlib
 from collections import deque
 from typing import TYPE_CHECKING
 
-from crdt_state.errors import CrdtStateError, RemoteProtocolError, UpdateRefused
+from crdt_state.errors import CrdtStateError, LineageEnded, RemoteProtocolError, UpdateRefused
 from crdt_state.identifiers import scope_of
 from crdt_state.merkle.answering import answer, greet
 from crdt_state.merkle.messages import CompareBuckets, CompareNodes, SendNodes, decode, encode
@@ -43,7 +43,7 @@ from crdt_state.storage.contract import Sequence
 from crdt_state.transport.scope_intake import parcel_for, take_parcel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from collections.abc import Sequence as Many
 
     from crdt_state.identifiers import DocumentId, Scope
@@ -85,7 +85,8 @@ class _Subscription:
         self.is_changed = False
         """Whether something of the scope has become durable since the log was last looked at."""
         self.is_kicked = False
-        self.echoes: set[DocumentId] = set()
+        self.echoes: dict[DocumentId, Sequence] = {}
+        """Documents in which the peer alone has changed something, and through where that is so."""
         self.by_others: set[DocumentId] = set()
         self._visit = visit
         self._is_caught_up = False
@@ -97,12 +98,12 @@ class _Subscription:
             pass  # what others brought before may not have been told
         elif deltas and all(self._visit.is_from_peer(delta.source) for delta in deltas):
             if document not in self.by_others and len(self.echoes) < ECHOES_MAX:
-                self.echoes.add(document)
+                self.echoes[document] = self._visit.last
         elif len(self.by_others) < ECHOES_MAX:
             self.by_others.add(document)
-            self.echoes.discard(document)
+            self.echoes.pop(document, None)
         else:
-            self.echoes.clear()
+            self.tells_from_before()
         if self.is_waiting and not self.is_kicked:
             self.is_kicked = True
             self._visit.take(Since(self.number, self.after))
@@ -118,9 +119,13 @@ class _Subscription:
         self._is_caught_up = False
         self.echoes.clear()
 
-    def is_echo(self, document: DocumentId) -> bool:
-        """Whether all that is new of a document is what the peer has brought."""
-        return document in self.echoes
+    def is_echo(self, document: DocumentId, last: Sequence) -> bool:
+        """Whether all that is new of a document, through `last`, is what the peer has brought.
+
+        Somebody else's may be on the disk already, and not delivered.
+        """
+        through = self.echoes.get(document)
+        return through is not None and last <= through
 
 
 class ScopeVisit:
@@ -135,8 +140,13 @@ class ScopeVisit:
         author: Callable[[DocumentId], Author],
         name: Callable[[], str],
         is_from_peer: Callable[[int], bool],
+        was_forgotten: Callable[[], Awaitable[bool]],
     ) -> None:
-        """`grant`, `author` and `name` say what counts now; `is_from_peer` knows its channels."""
+        """`grant`, `author` and `name` say what counts now; `is_from_peer` knows its channels.
+
+        `was_forgotten`: what the peer holds and we do not may have been deleted.
+        """
+        self._was_forgotten = was_forgotten
         self._shell = shell
         self._wire = wire
         self._grant = grant
@@ -150,6 +160,11 @@ class ScopeVisit:
         self._working: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
         self._room.set()
+
+    @property
+    def last(self) -> Sequence:
+        """The greatest sequence that has been delivered."""
+        return self._shell.last
 
     def is_from_peer(self, source: int) -> bool:
         """Whether a source is this peer."""
@@ -170,7 +185,7 @@ class ScopeVisit:
     def grant_changed(self) -> None:
         """The peer brought a new token: what it was told before was by another right."""
         for subscription in tuple(self._subscriptions.values()):
-            self._end(subscription, FORBIDDEN, "the rights have changed; subscribe again")
+            self._end(subscription, TRY_AGAIN_LATER, "the rights have changed; subscribe again")
 
     async def close(self) -> None:
         """The connection has ended."""
@@ -242,7 +257,7 @@ class ScopeVisit:
         subscription.is_all_told()
         last = await self._shell.store.write([])
         mark = self._mark()
-        if asked.mark == mark and asked.after <= last:
+        if asked.mark == mark and asked.after <= last and not await self._was_forgotten():
             subscription.tells_from_before()
             await self._tell_news(subscription, Sequence(asked.after), is_first=True)
         elif not self._grant().may_read_all(scope):
@@ -297,7 +312,8 @@ class ScopeVisit:
             news = [
                 head
                 for head in heads.heads
-                if not subscription.is_echo(head.document) and self._may_read(head.document)
+                if not subscription.is_echo(head.document, head.last)
+                and self._may_read(head.document)
             ]
             if news or is_first:
                 break
@@ -345,6 +361,8 @@ class ScopeVisit:
     async def _take_parcel(self, parcel: Parcel) -> int:
         if not self._may_read(parcel.document):
             return FORBIDDEN  # or the answer would tell what is there
+        if await self._was_forgotten() and await self._is_missing(parcel.document):
+            return LineageEnded.code  # its own channel tells what is new from what was deleted
         return await take_parcel(
             self._shell,
             parcel,
@@ -352,6 +370,9 @@ class ScopeVisit:
             author=self._author(parcel.document),
             name=self._name(),
         )
+
+    async def _is_missing(self, document: DocumentId) -> bool:
+        return await self._shell.store.summary(document) is None
 
     async def _list(self, subscription: _Subscription, after: str) -> None:
         await self._shell.tries.settle(subscription.scope)

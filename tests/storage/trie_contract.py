@@ -186,6 +186,22 @@ class TrieContract:
         assert await heads(store, 3) == (Head(TODAY, Sequence(5), None),)
         assert await heads(store, 5) == ()
 
+    async def test_what_is_deleted_and_forgotten_at_once_leaves_its_bucket_stale(
+        self, store: Store
+    ) -> None:
+        await store.write([Append(TODAY, (b"1",)), SetLeaf(TODAY, Sequence(1), 9, bytes(16))])
+        await store.write([SetLife(TODAY, BORN.deleted(), WallTime(7)), Forget(TODAY)])
+        assert (await store.stale(SCOPE)).buckets == (9,)
+
+    async def test_what_is_deleted_can_be_taken_out_of_the_trie(self, store: Store) -> None:
+        await store.write([Append(TODAY, (b"1",)), SetLeaf(TODAY, Sequence(1), 9, bytes(16))])
+        await store.write([SetLife(TODAY, BORN.deleted(), WallTime(7))])
+        assert await store.undigested() == (TODAY,)
+        await store.write([SetLeaf(TODAY, Sequence(2), 9, None)])
+        assert await store.undigested() == ()
+        assert await store.leaves() == ()
+        assert await store.buckets(SCOPE, [9]) in ({}, {9: ()})
+
     async def test_heads_bring_no_more_bytes_than_were_asked_for(self, store: Store) -> None:
         names = [document_id(f"notes/{n}") for n in range(9)]
         await store.write([Append(name, (bytes(30), bytes(30))) for name in names])

@@ -284,6 +284,7 @@ ATTACKS = {
 
 
 @pytest.mark.full
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_an_attack_over_our_own_protocol_harms_nobody_else(
     server: RunningServer, name: str

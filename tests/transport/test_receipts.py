@@ -6,11 +6,13 @@ import asyncio
 import gc
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
 from crdt_state.errors import EditRefused, NotYetReplicated, UsageError
 from crdt_state.limits import DEFAULT_LIMITS
+from crdt_state.protocol.peer.messages import Acknowledge
 from crdt_state.replica.receipts import Level, Replication
 from crdt_state.transport.link import Wire
 from wired import (
@@ -228,3 +230,36 @@ async def test_a_level_that_is_none_is_named() -> None:
         receipt = await (await one.document("notes")).commit()
         with pytest.raises(UsageError, match="'durable', 'applied', 'replicated'"):
             await receipt.reached("everywhere")
+
+
+async def test_an_acknowledgement_says_nothing_of_what_the_same_commit_brought() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        link = connected(replica, server)
+        first, other = await replica.document("d/1"), await replica.document("d/2")
+        await link.synced()
+        held: list[Any] = []
+        channel = link._conversations[first.id].channel
+        hear = channel.hear
+
+        def hold_back(message: Any) -> None:
+            if isinstance(message, Acknowledge):
+                held.append(message)
+            else:
+                hear(message)
+
+        channel.hear = hold_back
+        first.text("text").insert(0, "one")
+        await first.saved()
+        waiting = asyncio.create_task(link.synced())
+        await until(lambda: bool(held))
+        acknowledged = held[-1]
+        server.shell.store.gate.clear()  # what follows never comes to the server's disk
+        first.text("text").insert(3, "two")
+        other.text("text").insert(0, "in the same commit, behind it")
+        await first.saved()
+        await turn(50)
+        hear(acknowledged)
+        await turn(50)
+        assert first.id in [entry.document for entry in await replica.store.outbox(link.remote)]
+        waiting.cancel()
+        server.shell.store.gate.set()

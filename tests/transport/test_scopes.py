@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from crdt_state.errors import DocumentClosed, LimitExceeded, StoreFull
+from crdt_state.errors import DocumentClosed, LimitExceeded, LineageEnded, StoreFull
 from crdt_state.identifiers import DocumentId, Scope
+from crdt_state.lineage import BORN
 from crdt_state.merkle.messages import SendNodes, encode
 from crdt_state.protocol.peer.compression import COMPRESSED, Decompressor
 from crdt_state.protocol.peer.conversation import Role, SyncProtocol
@@ -34,12 +35,16 @@ from crdt_state.protocol.peer.scopes import (
     unpack,
 )
 from crdt_state.replica.admission import ANYONE
+from crdt_state.replica.document_core import Delta
+from crdt_state.replica.succession import held_by_nobody, succeed
 from crdt_state.security.grant import Access, Grant, Right
-from crdt_state.storage.contract import Append
+from crdt_state.storage.contract import WATERMARKS, Append, Sequence, SetLife, SetMetadata
 from crdt_state.sync.exchange import Progress
+from crdt_state.transport import scope_visit
 from crdt_state.transport.link import Link, Wire
 from crdt_state.transport.memory import MemoryConnection
-from crdt_state.transport.scope_intake import take_parcel
+from crdt_state.transport.scope_intake import parcel_for, take_parcel
+from crdt_state.transport.scope_visit import _Subscription
 from wired import (
     IMPATIENT,
     GatedStore,
@@ -511,3 +516,125 @@ async def test_a_link_over_y_websocket_has_no_scopes() -> None:
         link = replica.connect("ws://server", dial=server.dial, wire=Wire.Y_WEBSOCKET)
         with pytest.raises(DocumentClosed, match="no scopes"):
             link.subscribe("notes")
+
+
+# --- what a review found ----------------------------------------------------------------------
+
+
+async def test_what_is_edited_behind_our_root_is_owed_though_the_remote_has_the_same_root() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        heard = asyncio.Event()
+
+        async def dial(url: str) -> MemoryConnection:
+            connection = await server.dial(url)
+            receive = connection.receive
+
+            async def late() -> bytes:
+                frame = await receive()
+                await heard.wait()
+                return frame
+
+            connection.receive = late
+            return connection
+
+        link = replica.connect("ws://server", dial=dial, scopes=["notes"])
+        await turn(50)  # a hello and the root of an empty scope are out
+        document = await replica.document("notes/new")
+        document.text("text").insert(0, "precious")
+        await document.saved()
+        document.close()
+        heard.set()
+        await link.synced()
+        assert (await shown(server.shell.store))["notes/new"] == "precious"
+
+
+class Visiting:
+    """As much of a visit as a subscription asks for."""
+
+    last = Sequence(5)
+
+    def is_from_peer(self, source: int) -> bool:
+        return source == 7
+
+    def take(self, message: ScopeMessage) -> None:
+        raise AssertionError("nobody waits")
+
+
+def test_what_others_change_is_never_taken_for_an_echo() -> None:
+    subscription = _Subscription(Visiting(), 0, SCOPE)
+    subscription.is_all_told()
+    subscription.changed(named(1), [Delta(7, b"")])
+    assert subscription.is_echo(named(1), Sequence(5))
+    assert not subscription.is_echo(named(1), Sequence(6)), "somebody's lies behind it"
+    subscription.changed(named(1), [Delta(1, b"")])
+    assert not subscription.is_echo(named(1), Sequence(5))
+
+
+def test_beyond_what_can_be_remembered_nothing_is_an_echo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scope_visit, "ECHOES_MAX", 3)
+    subscription = _Subscription(Visiting(), 0, SCOPE)
+    subscription.is_all_told()
+    for number in range(4):
+        subscription.changed(named(number), [Delta(1, b"")])
+    subscription.changed(named(3), [Delta(7, b"")])
+    assert not subscription.is_echo(named(3), Sequence(5))
+
+
+@pytest.mark.parametrize("has_a_mark", [True, False])
+async def test_a_peer_that_was_forgotten_brings_nothing_back_that_was_deleted(
+    has_a_mark: bool,
+) -> None:
+    limits = replace(IMPATIENT, peer_forget_seconds=100.0)
+    async with opened_server(limits=limits) as server, opened_replica(limits=limits) as replica:
+        shell = server.shell
+        await put(shell.store, named(1))
+        link = follow(replica, Overheard(server))
+        await link.synced()
+        await link.close()
+        told = tuple(shell.peers.names())
+        await shell.store.write([SetLife(named(1), BORN.deleted(), shell.clock.wall(), told)])
+        shell.clock.advance(1_000.0)
+        assert await shell.peers.bury(shell.clock.wall()) == 1
+        if not has_a_mark:
+            key = f"{WATERMARKS}ws://server\nnotes"
+            await replica.store.write([SetMetadata(key, None)])
+        await follow(replica, Overheard(server)).synced()
+        await gone(replica, named(1))
+        assert await shown(shell.store) == {}
+
+
+async def test_what_is_read_while_the_document_is_replaced_is_left_to_a_channel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with opened_replica() as replica:
+        await put(replica.store, named(1), text="old")
+        life = BORN.successor(replica.clock.wall(), Random(3))
+        difference = replica.encodings.difference
+
+        async def late(document: DocumentId, vector: bytes) -> bytes:
+            monkeypatch.setattr(replica.encodings, "difference", difference)
+            content = typed("new", client=2)
+            await succeed(replica, document, life, held=held_by_nobody, content=content)
+            return await difference(document, vector)
+
+        monkeypatch.setattr(replica.encodings, "difference", late)
+        parcel = await parcel_for(replica, named(1), b"\x00")
+        assert parcel.is_apart
+        assert parcel.updates == ()
+
+
+async def test_a_receipt_is_not_fulfilled_by_who_deleted_what_it_is_for() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        shell = server.shell
+        await put(shell.store, named(1))
+        await shell.store.write([SetLife(named(1), BORN.deleted(), shell.clock.wall(), ())])
+        document = await replica.document(named(1))
+        document.text("text").insert(0, "mine")
+        receipt = await document.commit()
+        document.close()
+        link = replica.connect("ws://server", dial=server.dial)
+        with pytest.raises(LineageEnded):
+            await receipt.reached("durable")
+        await link.synced()
+        assert not receipt.has_reached("durable")
+        assert receipt.holders == frozenset()
