@@ -123,6 +123,8 @@ class ReplicaShell:
         self._subscribers: dict[DocumentId, dict[int, Subscriber]] = {}
         self._loading: dict[DocumentId, asyncio.Task[None]] = {}
         self._replacing: set[DocumentId] = set()
+        self._outdated: set[DocumentId] = set()
+        """What takes the place of these may be in the store, and nobody has been told."""
         self._next_source = LOCAL + 1
         self._tick: asyncio.Handle | None = None
         self._work = asyncio.Event()
@@ -249,15 +251,13 @@ class ReplicaShell:
         if not self.core.ask(document, waiter):
             await waiter
 
-    def is_replacing(self, document: DocumentId) -> bool:
-        """Whether something is about to take this document's place, or has, and nobody knows."""
-        return document in self._replacing
-
     async def difference(self, document: DocumentId, state_vector: bytes) -> bytes:
         """What a peer with this state vector lacks of what is durable, as one update.
 
         Raises `UpdateMalformed` or `UpdateTooLarge` for bytes that are no state vector,
-        `StoreError`, and `WorkerFailed` or `EngineFailed` for a document that cannot be encoded.
+        `StoreError`, `WorkerFailed` or `EngineFailed` for a document that cannot be encoded, and
+        `DocumentClosed` for one that fell out of use while it was read: what was read may be of
+        another life than whoever asked talks of.
         """
         limits = self.limits
         if len(state_vector) > limits.state_vector_bytes_max:
@@ -273,7 +273,11 @@ class ReplicaShell:
             ours = known.head.vector
             known_there = {client: end for client, end in vector.items() if client in ours}
             vector = known.head.aligned(known_there)
-        return await self.encodings.difference(document, encode_state_vector(vector))
+        update = await self.encodings.difference(document, encode_state_vector(vector))
+        is_still_used = self.core.get(document) is known and document not in self._outdated
+        if known is not None and not is_still_used:
+            raise DocumentClosed(f"{document!r} fell out of use while it was read; ask again")
+        return update
 
     async def flush(self) -> None:
         """Everything received so far, for any document, is decided and written."""
@@ -468,6 +472,7 @@ class ReplicaShell:
             writes, error = await make(stored)
             if self.core.get(document) is not known:
                 return False
+            self._outdated.add(document)
             with self.compaction.withheld(document):
                 await self.store.write(writes)
             if (loading := self._loading.get(document)) is not None:
@@ -477,6 +482,7 @@ class ReplicaShell:
             return True
         finally:
             self._replacing.discard(document)
+            self._outdated.discard(document)
             if self.core.get(document) is known:
                 self.core.release(document)
                 self._decide_soon()

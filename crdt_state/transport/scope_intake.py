@@ -9,7 +9,13 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from crdt_state.errors import CrdtStateError, LineageEnded, RemoteProtocolError, UpdateRefused
+from crdt_state.errors import (
+    CrdtStateError,
+    DocumentClosed,
+    LineageEnded,
+    RemoteProtocolError,
+    UpdateRefused,
+)
 from crdt_state.lineage import BORN
 from crdt_state.model.state import EMPTY_VECTOR
 from crdt_state.protocol.peer.scopes import Parcel
@@ -98,14 +104,15 @@ async def parcel_for(shell: ReplicaShell, document: DocumentId, vector: bytes) -
     Raises `UpdateRefused` for what is no state vector, `StoreError`, `WorkerFailed`.
     """
     async with _used(shell, document):
-        known, held = shell.core.get(document), _vector(shell, document)
+        held = _vector(shell, document)
         # What the vector names has to be on the disk, whoever brought it, before it is said.
         await shell.settled(document)
         if held is None:
             return Parcel(document, is_apart=True)
-        update = await shell.difference(document, vector)
-        if shell.core.get(document) is not known or shell.is_replacing(document):
-            return Parcel(document, is_apart=True)  # what was read may be of another life
+        try:
+            update = await shell.difference(document, vector)
+        except DocumentClosed:
+            return Parcel(document, is_apart=True)  # something takes its place
         updates = () if update == NOTHING_TO_BRING else (update,)
         return Parcel(document, updates, held)
 

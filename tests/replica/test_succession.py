@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
-from crdt_state.errors import DocumentDeleted, LineageEnded, StoreFull
+from crdt_state.errors import DocumentClosed, DocumentDeleted, LineageEnded, StoreFull
 from crdt_state.lineage import BORN, Life
+from crdt_state.model.state import EMPTY_VECTOR
 from crdt_state.replica.succession import copies, held_by_anybody, held_by_nobody, succeed
 from crdt_state.storage.contract import ClearOutbox
-from wired import IMPATIENT, NOTES, Shell, Watcher, opened_shell, text_of, typed
+from wired import IMPATIENT, NOTES, GatedStore, Shell, Watcher, opened_shell, text_of, turn, typed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crdt_state.storage.contract import Sequence as StoreSequence
+    from crdt_state.storage.contract import Write
 
 REMOTE = "ws://remote"
 COMMON = typed("common", client=1)
@@ -123,6 +132,44 @@ async def test_a_full_disk_changes_nothing() -> None:
         assert (stored.life, len(stored.log)) == (BORN, 2)
         shell.take(typed("!", client=2, at=5))
         await shell.settled(NOTES)
+
+
+class SlowToReturn(GatedStore):
+    """A store whose commits can be read before whoever wrote them knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.returning = asyncio.Event()
+        self.returning.set()
+
+    async def write(self, writes: Sequence[Write]) -> StoreSequence:
+        last = await super().write(writes)
+        await self.returning.wait()
+        return last
+
+
+async def test_a_life_is_shown_to_nobody_who_still_talks_of_the_one_before() -> None:
+    store = SlowToReturn()
+    async with opened_shell(store) as shell:
+        await holding(shell)
+        store.gate.clear()
+        succeeding = asyncio.create_task(told(shell, later(shell), typed("new", client=9)))
+        await turn(3)
+        store.let_one_through()  # whatever was under way before
+        await turn(3)
+        store.returning.clear()
+        store.gate.set()
+        await turn(3)
+        stored = await store.read(NOTES)
+        assert stored is not None
+        assert text_of(stored.updates()) == "new", "it is committed"
+        assert not succeeding.done(), "and nobody knows"
+        shell.encodings.drop(NOTES)
+        with pytest.raises(DocumentClosed, match="ask again"):
+            await shell.difference(NOTES, EMPTY_VECTOR)
+        store.returning.set()
+        await succeeding
+        assert text_of([await shell.difference(NOTES, EMPTY_VECTOR)]) == "new"
 
 
 async def test_a_document_that_is_not_here_can_be_deleted() -> None:
