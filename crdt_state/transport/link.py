@@ -115,7 +115,7 @@ class Link:
             give_turns=self._give_turns,
             bring=self.bring,
         )
-        self._wanted: dict[DocumentId, asyncio.Future[None]] = {}
+        self._wanted: dict[DocumentId, asyncio.Future[bool]] = {}
         """Documents that are to have a turn though they are not owed, until they had it."""
         self._line: PeerLine | None = None
         if wire is Wire.REPLICA:
@@ -369,7 +369,7 @@ class Link:
             if self._ending.get(document) is task:
                 del self._ending[document]
             self._has_changed.set()
-            self._had_its_turn(document)
+            self._had_its_turn(document, is_in_step=talk.unwelcome_seconds is None)
 
         task.add_done_callback(ended)
         self.progress_changed()
@@ -407,9 +407,11 @@ class Link:
         try:
             for document in tuple(self._wanted):
                 if not await self._give_turn(document):
-                    self._had_its_turn(document)  # not now
+                    self._had_its_turn(document, is_in_step=False)  # not now
                 elif document not in self._turns:
                     self._is_open(document)
+            for document in tuple(self._resting):
+                await self._give_turn(document)
             is_all = await self._give_turns_to_owed()
             to_bring, self._to_bring = self._to_bring, {}
             for document in to_bring:
@@ -479,14 +481,16 @@ class Link:
     def _are_turns_over(self) -> bool:
         return len(self._turns) == len(self._quiet_since) and not self._ending
 
-    def _look_again_later(self) -> None:
+    def _look_again_in(self, seconds: float) -> None:
         def look() -> None:
             self._looking_again = None
             self.look_again()
 
-        if self._looking_again is None:
-            seconds = self._shell.limits.link_look_seconds
-            self._looking_again = asyncio.get_running_loop().call_later(seconds, look)
+        loop, earlier = asyncio.get_running_loop(), self._looking_again
+        if earlier is None or earlier.when() > loop.time() + seconds:
+            if earlier is not None:
+                earlier.cancel()
+            self._looking_again = loop.call_later(seconds, look)
 
     async def _give_turn(self, document: DocumentId) -> bool:
         """Begin a document's turn when there is a place; False where it is not its time yet."""
@@ -496,11 +500,14 @@ class Link:
             self._opened_while_owed[document] = None
             return True
         if self._has_come_for(document):
-            self._look_again_later()
+            self._look_again_in(self._shell.limits.link_look_seconds)
             return False
-        if self._resting.get(document, self._shell.clock.now()) > self._shell.clock.now():
-            return False
-        self._resting.pop(document, None)
+        if document in self._resting:
+            rest = self._resting[document] - self._shell.clock.now()
+            if rest > 0:
+                self._look_again_in(rest)
+                return False
+            del self._resting[document]
         self._is_giving_turns = True
         if not self._has_place():
             await self._until(self._has_place, may_linger=False)
@@ -511,21 +518,21 @@ class Link:
             self._converse(document)
         return True
 
-    async def _give_turns(self, documents: Iterable[DocumentId]) -> None:
-        """Give documents a turn that need not be owed, and wait until they had it."""
-        futures = []
+    async def _give_turns(self, documents: Iterable[DocumentId]) -> bool:
+        """Give documents a turn that need not be owed; whether all of them are in step then."""
+        futures: list[asyncio.Future[bool]] = []
         for document in documents:
             future = self._wanted.get(document)
             if future is None:
                 future = self._wanted[document] = asyncio.get_running_loop().create_future()
             futures.append(future)
         self.look_again()
-        await asyncio.gather(*map(asyncio.shield, futures))
+        return all(await asyncio.gather(*map(asyncio.shield, futures)))
 
-    def _had_its_turn(self, document: DocumentId) -> None:
+    def _had_its_turn(self, document: DocumentId, *, is_in_step: bool) -> None:
         future = self._wanted.pop(document, None)
         if future is not None and not future.done():
-            future.set_result(None)
+            future.set_result(is_in_step)
 
     def _is_open(self, document: DocumentId) -> None:
         """Somebody has it open: what its channel will have brought is not here before."""
@@ -534,7 +541,7 @@ class Link:
             if future is not None and not future.done():
                 future.set_exception(StoreUnavailable(f"{document!r} is not in step yet"))
         else:
-            self._had_its_turn(document)
+            self._had_its_turn(document, is_in_step=True)
 
     def _has_place(self) -> bool:
         open_ones = len(self._conversations) - len(self._turns)

@@ -90,13 +90,15 @@ class CatchUp:
         say: Callable[[ScopeMessage], None],
         has_room: Callable[[], Awaitable[None]],
         follower: Answers,
-        give_turns: Callable[[Iterable[DocumentId]], Awaitable[None]],
+        give_turns: Callable[[Iterable[DocumentId]], Awaitable[bool]],
         bring: Callable[[DocumentId], None],
     ) -> None:
         """`source` is the remote to our core.
 
         `give_turns` exchanges documents through channels, and so does `bring`, some time.
         """
+        self.is_complete = True
+        """Whether all that the remote holds has come; False where it would not show a document."""
         self._bring_by_itself = bring
         self._shell = shell
         self._scope = scope
@@ -231,7 +233,7 @@ class CatchUp:
             else:
                 raise RemoteProtocolError(f"{type(message).__name__} that nobody asked for")
         if self._apart:
-            await self._give_turns(self._apart)
+            self.is_complete = await self._give_turns(self._apart)
 
     async def _ask(self, documents: deque[DocumentId]) -> None:
         """Say what we hold of the next documents."""

@@ -3,8 +3,8 @@
     ScopeLink        all scopes of one link, on whatever connection there is
     ScopeFollower    one of them: subscribes, catches up, and takes in what changes
 
-1. A watermark is kept only when everything through it is durable here; a kill before that asks
-   again.
+1. A watermark is kept only when everything through it is durable here; a kill before that, or a
+   document that the remote would not show, asks again.
 2. A catch-up through the trie brings both sides in step, and takes what the remote was found to
    hold out of its outbox.
 3. What is under way is bounded, and what has been heard and not taken in.
@@ -59,7 +59,7 @@ class ScopeLink:
         source: int,
         *,
         changed: Callable[[], None],
-        give_turns: Callable[[Iterable[DocumentId]], Awaitable[None]],
+        give_turns: Callable[[Iterable[DocumentId]], Awaitable[bool]],
         bring: Callable[[DocumentId], None],
     ) -> None:
         """`changed` is called when one is further.
@@ -272,6 +272,10 @@ class ScopeFollower:
         """Everything through `after` is durable here."""
         await self._shell.store.write([SetMetadata(self._key, mark + encode_varuint(after))])
 
+    async def keep_no_watermark(self) -> None:
+        """Something is missing: the next subscription compares."""
+        await self._shell.store.write([SetMetadata(self._key, None)])
+
     def _show(self, progress: Progress) -> None:
         if progress is not self.progress:
             self.progress = progress
@@ -300,6 +304,9 @@ class _Attendance:
         self._mark = b""
         self._root = b""
         self._rooted_at = NOTHING
+        self._is_complete = True
+        """Whether all that the remote has told of is here: what it would not show is asked again
+        by the link, and, behind a kill, by comparing anew."""
 
     async def attend(self) -> None:
         """Catch up and stay in step; ends by an exception alone."""
@@ -326,8 +333,9 @@ class _Attendance:
 
     async def _take_news(self, news: News) -> None:
         parcels = unpack(news.batch)
-        await self._catch_up().take_news(parcels)
-        await self._follower.keep_watermark(self._mark, news.through)
+        catch_up = self._catch_up()
+        await catch_up.take_news(parcels)
+        await self._reached(news.through, catch_up)
         if news.is_all:
             self._follower.arrived()
         self._say(Since(self._number, news.through))
@@ -339,11 +347,19 @@ class _Attendance:
         """Whether the remote knows that both are equal, and goes on by itself."""
         if is_said and theirs.root != self._root:
             raise RemoteProtocolError("another root without a root node")
-        await self._catch_up().compare(theirs, rooted_at=self._rooted_at)
-        await self._follower.keep_watermark(theirs.mark, theirs.through)
+        catch_up = self._catch_up()
+        await catch_up.compare(theirs, rooted_at=self._rooted_at)
+        await self._reached(theirs.through, catch_up)
         self._follower.arrived()
         if not is_said:
             self._say(Since(self._number, theirs.through))
+
+    async def _reached(self, through: int, catch_up: CatchUp) -> None:
+        if not catch_up.is_complete:
+            self._is_complete = False
+            await self._follower.keep_no_watermark()
+        elif self._is_complete:
+            await self._follower.keep_watermark(self._mark, through)
 
     def _catch_up(self) -> CatchUp:
         return CatchUp(

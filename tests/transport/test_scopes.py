@@ -35,7 +35,7 @@ from crdt_state.protocol.peer.scopes import (
     unpack,
 )
 from crdt_state.replica.admission import ANYONE
-from crdt_state.replica.document_core import Delta
+from crdt_state.replica.document_core import SET_ASIDE, Delta
 from crdt_state.replica.succession import held_by_nobody, succeed
 from crdt_state.security.grant import Access, Grant, Right
 from crdt_state.storage.contract import WATERMARKS, Append, Sequence, SetLife, SetMetadata
@@ -621,6 +621,33 @@ async def test_what_is_read_while_the_document_is_replaced_is_left_to_a_channel(
         parcel = await parcel_for(replica, named(1), b"\x00")
         assert parcel.is_apart
         assert parcel.updates == ()
+
+
+async def test_no_watermark_passes_a_document_that_the_remote_would_not_show() -> None:
+    limits = replace(IMPATIENT, refused_seconds=0.01)
+    async with opened_server() as server, opened_replica(limits=limits) as replica:
+        shell, key = server.shell, f"{WATERMARKS}ws://server\nnotes"
+        await put(shell.store, named(1), named(2))
+        await shell.tries.settle(SCOPE)
+        await shell.set_aside(named(1), "a person has to look at it")
+        link = follow(replica, Overheard(server))
+        await link._scopes.followers[SCOPE].in_step()
+        assert await shown(replica.store) == {named(2): "hello"}
+        assert list(link._resting) == [named(1)]
+        await put(shell.store, named(3))
+        await take_parcel(
+            shell, Parcel(named(3), (typed("a", client=3),)), source=99, author=ANYONE, name="peer"
+        )
+        await until(lambda: link._scopes.followers[SCOPE].progress is Progress.IN_SYNC)
+        assert await replica.store.metadata(key) is None
+        # The person has looked, and after a rest it is asked for again.
+        await shell.store.write([SetMetadata(SET_ASIDE, None, named(1))])
+        replica.clock.advance(1.0)
+        await link.synced()
+        assert (await shown(replica.store))[named(1)] == "hello"
+        await link.close()
+        await follow(replica, Overheard(server)).synced()
+        assert await replica.store.metadata(key) is not None
 
 
 async def test_a_receipt_is_not_fulfilled_by_who_deleted_what_it_is_for() -> None:
