@@ -93,6 +93,9 @@ class GatedStore(MemoryStore):
         self.gate.set()
         self.reading = asyncio.Event()
         self.reading.set()
+        self.returning = asyncio.Event()
+        """Whether who writes learns of the commit, which others can read already."""
+        self.returning.set()
         self.writes: list[list[Write]] = []
         self._shuts_behind_one = False
 
@@ -111,6 +114,7 @@ class GatedStore(MemoryStore):
             raise fault
         result = await super().write(writes)
         self.writes.append(list(writes))
+        await self.returning.wait()
         return result
 
     async def read(self, document: DocumentId) -> Any:

@@ -23,7 +23,8 @@ from crdt_state.model.engine import EMPTY_VECTOR
 from crdt_state.replica.admission import Author
 from crdt_state.replica.document_core import LOCAL, NOBODY, REPAIR, SET_ASIDE
 from crdt_state.replica.workers import InProcess
-from crdt_state.storage.contract import SetMetadata
+from crdt_state.storage.contract import Append, SetMetadata
+from crdt_state.storage.memory import MemoryStore
 from hostile import section, string, update
 from wired import (
     BROKEN,
@@ -548,3 +549,20 @@ async def test_metadata_of_a_document_set_aside_is_on_the_disk() -> None:
     async with opened_shell() as shell:
         await shell.set_aside(NOTES, "it killed a worker")
         assert [SetMetadata(SET_ASIDE, b"it killed a worker", NOTES)] in shell.store.writes
+
+
+async def test_reading_a_document_does_not_count_an_earlier_commit_as_delivered() -> None:
+    store, watcher = GatedStore(), Watcher()
+    async with opened_shell(store) as shell:
+        await shell.use(NOTES, 1, watcher)
+        store.returning.clear()
+        shell.take(typed("a"))
+        await turn(5)
+        assert await store.read(NOTES) is not None, "the commit is on the disk"
+        assert watcher.updates == [], "and nobody knows"
+        await MemoryStore.write(store, [Append(OTHER, (typed("b"),))])
+        await shell.use(OTHER, 2, Watcher())
+        assert shell.last == 0, "what is said to be held through here has been delivered"
+        store.returning.set()
+        await shell.settled(NOTES)
+        assert shell.last == 2

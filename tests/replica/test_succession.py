@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,12 +13,6 @@ from crdt_state.model.state import EMPTY_VECTOR
 from crdt_state.replica.succession import copies, held_by_anybody, held_by_nobody, succeed
 from crdt_state.storage.contract import ClearOutbox
 from wired import IMPATIENT, NOTES, GatedStore, Shell, Watcher, opened_shell, text_of, turn, typed
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crdt_state.storage.contract import Sequence as StoreSequence
-    from crdt_state.storage.contract import Write
 
 REMOTE = "ws://remote"
 COMMON = typed("common", client=1)
@@ -134,22 +127,8 @@ async def test_a_full_disk_changes_nothing() -> None:
         await shell.settled(NOTES)
 
 
-class SlowToReturn(GatedStore):
-    """A store whose commits can be read before whoever wrote them knows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.returning = asyncio.Event()
-        self.returning.set()
-
-    async def write(self, writes: Sequence[Write]) -> StoreSequence:
-        last = await super().write(writes)
-        await self.returning.wait()
-        return last
-
-
 async def test_a_life_is_shown_to_nobody_who_still_talks_of_the_one_before() -> None:
-    store = SlowToReturn()
+    store = GatedStore()
     async with opened_shell(store) as shell:
         await holding(shell)
         store.gate.clear()

@@ -20,6 +20,7 @@ from crdt_state.protocol.peer.parts import FRAME_BYTES_MAX
 from crdt_state.protocol.peer.scopes import (
     Answer,
     Ask,
+    Brought,
     Ended,
     Exchange,
     Exchanged,
@@ -38,9 +39,17 @@ from crdt_state.replica.admission import ANYONE
 from crdt_state.replica.document_core import SET_ASIDE, Delta
 from crdt_state.replica.succession import held_by_nobody, succeed
 from crdt_state.security.grant import Access, Grant, Right
-from crdt_state.storage.contract import WATERMARKS, Append, Sequence, SetLife, SetMetadata
+from crdt_state.storage.contract import (
+    WATERMARKS,
+    Append,
+    ClearOutbox,
+    Sequence,
+    SetLife,
+    SetMetadata,
+)
 from crdt_state.sync.exchange import Progress
 from crdt_state.transport import scope_visit
+from crdt_state.transport.channel import Channel
 from crdt_state.transport.link import Link, Wire
 from crdt_state.transport.memory import MemoryConnection
 from crdt_state.transport.scope_intake import parcel_for, take_parcel
@@ -49,6 +58,7 @@ from wired import (
     IMPATIENT,
     GatedStore,
     Server,
+    Watcher,
     opened_replica,
     opened_server,
     text_of,
@@ -330,6 +340,109 @@ async def test_other_rights_make_a_watermark_void() -> None:
         await link.close()
         await follow(replica, Overheard(server), token="notes/**").synced()
         assert set(await shown(replica.store)) == {"notes/a", "notes/b"}
+
+
+async def test_fresh_rights_begin_a_subscription_anew_on_the_same_connection() -> None:
+    async with opened_server(authentication=Granting()) as server, opened_replica() as replica:
+        store, (a, b) = server.shell.store, (DocumentId("notes/a"), DocumentId("notes/b"))
+        await put(store, a, b)
+        overheard, rights = Overheard(server), ["notes/a"]
+        link = replica.connect(
+            "ws://server", dial=overheard.dial, token=lambda: rights[-1], scopes=["notes"]
+        )
+        await link.synced()
+        assert set(await shown(replica.store)) == {a}
+        for right, text in (("notes/**", "hello"), ("notes/a", "hello")):
+            rights.append(right)
+            overheard.forget()
+            assert link._line is not None
+            link._line.renew_token()
+            await until(lambda: overheard.count(Root) == 1, turns=20_000)
+            await link.synced()
+            assert (await shown(replica.store))[b] == text
+        assert server.dials == 1
+        (ended,) = (message for message in overheard.heard if isinstance(message, Ended))
+        assert ended.code == 1013
+        overheard.forget()
+        for name in (b, a):
+            later = Parcel(name, (typed("later", client=8),))
+            await take_parcel(server.shell, later, source=99, author=ANYONE, name="peer")
+        await until(lambda: overheard.count(News) == 1, turns=20_000)
+        assert not any("notes/b" in str(message) for message in overheard.heard)
+
+
+async def test_a_refused_batch_changes_nothing_of_what_the_remote_was_known_to_hold() -> None:
+    async with opened_server(authentication=Granting()) as server, opened_replica() as replica:
+        overheard, rights = Overheard(server), ["+notes/**"]
+        link = replica.connect(
+            "ws://server", dial=overheard.dial, token=lambda: rights[-1], scopes=["notes"]
+        )
+        await link.synced()
+        document = await replica.document(named(1))
+        document.text("text").insert(0, "held")
+        await link.synced()
+        await link.close()
+        rights.append("notes/**")
+        document.text("text").insert(4, "!")
+        await document.commit()
+        document.close()
+        (owed,) = await replica.store.outbox("ws://server")
+        confirmed = ClearOutbox("ws://server", named(1), owed.through)
+        forgotten = SetMetadata(f"{WATERMARKS}ws://server\nnotes", None)
+        await replica.store.write([confirmed, forgotten])
+        overheard.forget()
+        link = replica.connect(
+            "ws://server", dial=overheard.dial, token=lambda: rights[-1], scopes=["notes"]
+        )
+        await until(lambda: overheard.count(Brought) == 1, turns=20_000)
+        (brought,) = (message for message in overheard.heard if isinstance(message, Brought))
+        assert [document for document, _ in brought.refused] == [named(1)]
+        await until(lambda: "4403" in (link.last_error or ""), turns=20_000)
+        stored = await replica.store.read(named(1))
+        assert stored is not None
+        assert stored.held == {}
+        assert await replica.store.outbox("ws://server") == ()
+
+
+async def test_what_a_parcel_says_is_held_is_on_the_disk() -> None:
+    store = GatedStore()
+    async with opened_server(store) as server:
+        shell = server.shell
+        await put(store, named(1))
+        await shell.use(named(1), 1, Watcher())
+        store.gate.clear()
+        shell.receive(named(1), 1, ANYONE, typed("later", client=8), name="peer")
+        await turn(3)
+        parcel = asyncio.create_task(parcel_for(shell, named(1), b"\x00"))
+        await turn(20)
+        assert not parcel.done()
+        store.gate.set()
+        (update,) = (await parcel).updates
+        assert "later" in text_of([update])
+
+
+async def test_a_document_that_is_open_and_not_in_step_is_not_passed_by_a_watermark(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answering, answer = asyncio.Event(), Channel.answer
+
+    async def answer_late(channel: Channel, *said: Any, **more: Any) -> None:
+        await answering.wait()
+        await answer(channel, *said, **more)
+
+    monkeypatch.setattr(Channel, "answer", answer_late)
+    async with opened_server() as server, opened_replica() as replica:
+        key = f"{WATERMARKS}ws://server\nnotes"
+        await put(server.shell.store, named(1), text="x" * 50_000)
+        document = await replica.document(named(1))
+        link = follow(replica, Overheard(server))
+        follower = link._scopes.followers[SCOPE]
+        await until(lambda: "not in step" in (follower.last_error or ""), turns=20_000)
+        assert await replica.store.metadata(key) is None
+        answering.set()
+        await link.synced()
+        assert len(document.text("text")) == 50_000
+        assert await replica.store.metadata(key) is not None
 
 
 async def test_a_scope_that_may_not_be_read_at_all_is_refused() -> None:
