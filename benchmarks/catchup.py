@@ -125,10 +125,8 @@ async def fill(store: SqliteStore, count: int) -> float:
         for n in numbers:
             digests = begun[n % TEMPLATES][1]
             through = last - (numbers.stop - 1 - n)
-            leaf = leaf_of(named(n), digests.digest)
-            leaves.append(
-                SetLeaf(named(n), through, bucket_of(named(n)), leaf, digests.deep_digest)
-            )
+            leaf = leaf_of(named(n), digests.deep_digest)
+            leaves.append(SetLeaf(named(n), through, bucket_of(named(n)), leaf))
         await store.write(leaves)
     begin = time.perf_counter()
     await tries_of(store).mend(SCOPE)

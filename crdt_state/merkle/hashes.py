@@ -9,13 +9,13 @@ The path of a document is the first 18 bits of SHA-256 over its id in UTF-8, 6 f
 nobody who does not look for it fills one bucket.  Children of node n are 64 n + 1 to 64 n + 64,
 as in a heap; those of level 2 are buckets, numbered from 0.
 
-    leaf     SHA-256(length of the id in 2 bytes, id, lineage, digest), its first 16 bytes
+    leaf     SHA-256(length of the id in 2 bytes, id, lineage, deep digest), its first 16 bytes
     bucket   SHA-256(its leaves, sorted), its first 16 bytes; zeros where it has none
     node     stored as one blob of 1,024 bytes: the hashes of its 64 children, 16 bytes each
              its hash is SHA-256(blob), its first 16 bytes; zeros where the blob is all zeros
     root     the same, all 32 bytes
 
-Equal sets of (document, lineage, digest) have equal tries, however they came about.
+Equal sets of (document, lineage, deep digest) have equal tries, however they came about.
 
 Cf. R. Merkle, "A digital signature based on a conventional encryption function" (1987), and the
 anti-entropy of G. DeCandia et al., "Dynamo" (2007).
@@ -79,10 +79,10 @@ def bucket_of(document: DocumentId) -> int:
     return int.from_bytes(hashlib.sha256(document.encode()).digest()[:3], "big") >> 6
 
 
-def leaf_of(document: DocumentId, digest: bytes, lineage: bytes = LINEAGE_ZERO) -> Leaf:
-    """The leaf of a document whose integrated state has `digest`; a lineage is 16 bytes."""
+def leaf_of(document: DocumentId, deep_digest: bytes, lineage: bytes = LINEAGE_ZERO) -> Leaf:
+    """The leaf of a document whose integrated state has `deep_digest`; a lineage is 16 bytes."""
     name = document.encode()
-    covered = len(name).to_bytes(2, "big") + name + lineage + digest
+    covered = len(name).to_bytes(2, "big") + name + lineage + deep_digest
     return Leaf(hashlib.sha256(covered).digest()[:HASH_BYTES])
 
 

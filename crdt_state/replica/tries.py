@@ -131,8 +131,8 @@ class Tries:
                     raise
                 await self._set_aside(document, f"digesting it failed: {error}")
                 return SetLeaf(document, stored.last, bucket, None)
-        leaf = leaf_of(document, digests.digest, stored.life.lineage)
-        return SetLeaf(document, stored.last, bucket, leaf, digests.deep_digest)
+        leaf = leaf_of(document, digests.deep_digest, stored.life.lineage)
+        return SetLeaf(document, stored.last, bucket, leaf)
 
     async def _write(
         self, scope: Scope, leaves: Sequence[SetLeaf], stale: Sequence[int], mark: int

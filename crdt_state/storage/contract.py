@@ -254,7 +254,6 @@ class SetLeaf:
     through: Sequence
     bucket: int
     leaf: bytes | None
-    deep_digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,7 +438,6 @@ class StoredLeaf:
     document: DocumentId
     through: Sequence
     leaf: bytes
-    deep_digest: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -750,11 +750,11 @@ def _stored_leaf(document: DocumentId, kept: _Kept) -> StoredLeaf:
         raise problem
     write = kept.leaf
     assert write is not None  # noqa: S101 - asked for where there is one
-    return StoredLeaf(document, kept.digested, write.leaf or b"", write.deep_digest)
+    return StoredLeaf(document, kept.digested, write.leaf or b"")
 
 
 def _leaf_checksum(write: SetLeaf) -> int:
-    return checksum("leaf", write.document, write.through, write.leaf or b"", write.deep_digest)
+    return checksum("leaf", write.document, write.through, write.leaf or b"")
 
 
 def _damages_aside(document: DocumentId, kept: _Kept) -> Iterator[StoreCorrupt]:

@@ -22,7 +22,7 @@
         digested        INTEGER  the sequence that `leaf` is of all through; below `last`, the
                                  document is undigested
         place           INTEGER  scope x 262,144 + bucket; NULL without a leaf, as are the rest
-        leaf, deep_digest        BLOB
+        leaf            BLOB
         leaf_checksum   INTEGER
         life            BLOB     Life.encode of lineage.py; NULL for the life that it was born with
         life_checksum   INTEGER  over it and deleted_at
@@ -54,7 +54,8 @@
 Formats: 1 was without `creator` and `pending_bytes` of documents, and the index on the former;
 1 and 2 had no `previous`, and an index of the log by document in its place; up to 3 there were no
 digests and tries, and up to 4 no lives (`life`, `life_checksum` and `deleted_at` of documents, the
-index on the last, and `since` of outbox).
+index on the last, and `since` of outbox); up to 5 the deep digest stood beside a leaf of the plain
+one.
 
 Checksums are those of checksums.py, over the document's *name*, the sequence, number or key,
 and the bytes.  Integers are SQLite's (64 bits, signed); texts are UTF-8 in document order
@@ -214,6 +215,15 @@ VERSION_5 = (
 )
 
 
+VERSION_6 = (
+    # A leaf is of the deep digest now: everything is digested anew.
+    "ALTER TABLE documents DROP COLUMN deep_digest",
+    "UPDATE documents SET digested = 0, place = NULL, leaf = NULL, leaf_checksum = NULL",
+    "DELETE FROM trie_nodes",
+    "DELETE FROM stale_buckets",
+)
+
+
 def _create(connection: Connection) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     for statement in VERSION_1:
@@ -240,12 +250,18 @@ def _add_lives(connection: Connection) -> None:
         connection.execute(statement)
 
 
+def _deepen_leaves(connection: Connection) -> None:
+    for statement in VERSION_6:
+        connection.execute(statement)
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create,
     _add_creators,
     _link_log,
     _add_tries,
     _add_lives,
+    _deepen_leaves,
 )
 """The migration at index n makes version n + 1 of version n; 0 is an empty file."""
 

@@ -54,7 +54,7 @@ __all__ = [
 # Where another life began, that sequence is of it; the one before a first life is not.
 SET_LEAVES = """
     UPDATE documents SET digested = column2, place = column3, leaf = column4,
-        deep_digest = column5, leaf_checksum = column6
+        leaf_checksum = column5
     FROM (VALUES ROWS) WHERE name = column1 AND last >= column2
         AND (born < column2 OR born = column2 AND life IS NOT NULL)"""
 
@@ -73,15 +73,15 @@ def set_leaves(connection: Connection, writes: Many[SetLeaf]) -> None:
     rows: dict[DocumentId, tuple[object, ...]] = {}
     places: dict[DocumentId, int] = {}
     for write in writes:
-        name, through, leaf, deep = write.document, write.through, write.leaf, write.deep_digest
+        name, through, leaf = write.document, write.through, write.leaf
         places[name] = place = scopes[scope_of(name)] * BUCKETS + write.bucket
         if leaf is None:
-            rows[name] = (name, through, None, None, None, None)
+            rows[name] = (name, through, None, None, None)
         else:
-            expected = checksum("leaf", name, through, leaf, deep)
-            rows[name] = (name, through, place, leaf, deep, expected)
+            expected = checksum("leaf", name, through, leaf)
+            rows[name] = (name, through, place, leaf, expected)
     before = _changes(connection)
-    execute_rows(connection, SET_LEAVES, "(?, ?, ?, ?, ?, ?)", list(rows.values()))
+    execute_rows(connection, SET_LEAVES, "(?, ?, ?, ?, ?)", list(rows.values()))
     if _changes(connection) - before < len(rows):
         for name, row in rows.items():
             found = connection.execute(
@@ -128,8 +128,7 @@ def mark_stale(connection: Connection, row_id: int) -> None:
 def forget_digests(connection: Connection) -> None:
     """Take away all leaves and nodes."""
     connection.execute(
-        "UPDATE documents SET digested = 0, place = NULL, leaf = NULL, deep_digest = NULL, "
-        "leaf_checksum = NULL"
+        "UPDATE documents SET digested = 0, place = NULL, leaf = NULL, leaf_checksum = NULL"
     )
     connection.execute("DELETE FROM trie_nodes")
     connection.execute("DELETE FROM stale_buckets")
@@ -288,12 +287,12 @@ def read_buckets(connection: Connection, scope: Scope, numbers: Many[int]) -> Bu
             return {}
         first = known * BUCKETS
         for where, parameters in _ranges(numbers, first):
-            for place, name, digested, leaf, deep, expected in connection.execute(
-                "SELECT place, name, digested, leaf, deep_digest, leaf_checksum "  # noqa: S608
+            for place, name, digested, leaf, expected in connection.execute(
+                "SELECT place, name, digested, leaf, leaf_checksum "  # noqa: S608
                 f"FROM documents WHERE place IS NOT NULL AND {where}",
                 parameters,
             ):
-                if checksum("leaf", name, digested, leaf, deep) != expected:
+                if checksum("leaf", name, digested, leaf) != expected:
                     raise _damage_of_leaf(name)
                 buckets.setdefault(place - first, []).append((name, leaf))
     return buckets
@@ -309,14 +308,14 @@ def read_leaves(
         where += " AND name < ?"
         parameters.append(end)
     found: list[StoredLeaf] = []
-    for name, through, leaf, deep, expected in connection.execute(
-        "SELECT name, digested, leaf, deep_digest, leaf_checksum FROM documents "  # noqa: S608
+    for name, through, leaf, expected in connection.execute(
+        "SELECT name, digested, leaf, leaf_checksum FROM documents "  # noqa: S608
         f"WHERE {where} AND +place IS NOT NULL ORDER BY name LIMIT ?",
         (*parameters, limit),
     ).fetchall():
-        if checksum("leaf", name, through, leaf, deep) != expected:
+        if checksum("leaf", name, through, leaf) != expected:
             raise _damage_of_leaf(name)
-        found.append(StoredLeaf(DocumentId(name), Sequence(through), leaf, deep))
+        found.append(StoredLeaf(DocumentId(name), Sequence(through), leaf))
     return tuple(found)
 
 
@@ -363,14 +362,13 @@ def find_in_nodes(connection: Connection) -> Iterator[Finding]:
 
 def find_in_leaf(connection: Connection, row_id: int, name: DocumentId) -> Iterator[Finding]:
     """A document's leaf against its checksum."""
-    last, through, place, leaf, deep, expected = connection.execute(
-        "SELECT last, digested, place, leaf, deep_digest, leaf_checksum FROM documents "
-        "WHERE id = ?",
+    last, through, place, leaf, expected = connection.execute(
+        "SELECT last, digested, place, leaf, leaf_checksum FROM documents WHERE id = ?",
         (row_id,),
     ).fetchone()
     if through > last:
         yield Finding(name, f"it was digested through {through}, but its last sequence is {last}")
-    if place is not None and checksum("leaf", name, through, leaf, deep) != expected:
+    if place is not None and checksum("leaf", name, through, leaf) != expected:
         yield Finding(name, str(_damage_of_leaf(name)))
 
 

@@ -129,12 +129,12 @@ def _other(write: Write, limits: Limits) -> int:  # noqa: C901, PLR0911, PLR0912
 
 def _of_a_trie(write: SetLeaf | SetNodes, limits: Limits) -> int:
     match write:
-        case SetLeaf(document, through, bucket, leaf, deep_digest):
+        case SetLeaf(document, through, bucket, leaf):
             _text("document", document)
             _integer("through", through)
             _place("bucket", bucket, BUCKETS)
             _sized("leaf", leaf if leaf is not None else bytes(LEAF_BYTES), LEAF_BYTES)
-            return _blob("deep_digest", deep_digest, limits)
+            return LEAF_BYTES
         case SetNodes(scope, nodes, fresh_through):
             _texts(scope=scope)
             _integer("fresh_through", fresh_through)

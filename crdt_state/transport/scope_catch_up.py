@@ -3,6 +3,9 @@
 walk or list    ──► documents that differ
 Exchange        ──► … ◄── Exchanged    what we lack, and what the remote holds
 Bring           ──► … ◄── Brought      what the remote lacks
+
+A document that differs though neither side has anything to bring is `alike`: it was edited on the
+way, or one client id and counter stands for two contents, which only comparing again can tell.
 """
 
 from __future__ import annotations
@@ -109,7 +112,12 @@ class CatchUp:
         self._has_room = has_room
         self._answers = follower
         self._give_turns = give_turns
+        self.alike: set[DocumentId] = set()
+        """What differed, though neither side had anything to bring."""
         self._apart: dict[DocumentId, None] = {}
+        self._different: frozenset[DocumentId] = frozenset()
+        self._unmoved: set[DocumentId] = set()
+        """What differed, and of which the remote had nothing to bring."""
         self._to_bring: deque[tuple[DocumentId, bytes]] = deque()
         self._exchanging: deque[deque[DocumentId]] = deque()
         self._bringing: deque[dict[DocumentId, Position]] = deque()
@@ -216,6 +224,7 @@ class CatchUp:
 
     async def _exchange(self, found: Found, *, brings: bool = True) -> None:
         """Hold what is found to differ, and bring the remote what it lacks of that."""
+        self._different = frozenset(found.otherwise)
         to_ask = deque((*found.otherwise, *found.only_theirs))
         self._to_bring.extend((document, EMPTY_VECTOR) for document in found.only_ours)
         while True:
@@ -267,6 +276,7 @@ class CatchUp:
         self._apart.update((parcel.document, None) for parcel in parcels if parcel.is_apart)
         at_once = [parcel for parcel in parcels if not parcel.is_apart]
         await self._take(at_once)
+        self._unmoved.update(parcel.document for parcel in at_once if not parcel.updates)
         if brings:
             self._to_bring.extend((parcel.document, parcel.state_vector) for parcel in at_once)
 
@@ -302,11 +312,9 @@ class CatchUp:
         made = await asyncio.gather(*(self._parcel(*each) for each in some))
         self._apart.update((parcel.document, None) for parcel in made if parcel.is_apart)
         lacking = [parcel for parcel in made if parcel.updates and not parcel.is_apart]
-        await self._clear(
-            (parcel.document, position)
-            for parcel in made
-            if not parcel.updates and not parcel.is_apart
-        )
+        at_rest = {parcel.document for parcel in made if not parcel.updates and not parcel.is_apart}
+        self.alike |= at_rest & self._unmoved & self._different
+        await self._clear((document, position) for document in at_rest)
         at = 0
         for batch, size in batches(lacking):
             part = lacking[at : at + size]

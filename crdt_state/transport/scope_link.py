@@ -48,6 +48,15 @@ __all__ = ["ScopeFollower", "ScopeLink"]
 
 M = TypeVar("M", bound=ScopeMessage)
 
+TOLD_MAX = 100
+"""Of documents that cannot be brought in step; a remote may claim it of all of them."""
+
+TWO_CONTENTS = (
+    "holds another content of it under the same edits, and neither can be mended by the other: a "
+    "client id was used twice, as by a copy of a store that both were written to, or one has "
+    "decayed; keep one as a copy, and seed the document anew"
+)
+
 
 class ScopeLink:
     """The scopes of one link."""
@@ -154,6 +163,8 @@ class ScopeFollower:
         """Whether it is not known yet in which documents the two sides differ."""
         self._link = link
         self._shell = link.shell
+        self._alike: set[DocumentId] = set()
+        """What differed when it was last compared, and could not be brought in step."""
         self._key = f"{WATERMARKS}{link.remote}\n{scope}"
         self._backoff = Backoff(link.shell.limits, link.shell.random)
         self._inbox: deque[ScopeMessage] = deque()
@@ -209,6 +220,10 @@ class ScopeFollower:
             try:
                 self._show(Progress.CATCHING_UP)
                 await _Attendance(self, self._link, wire, number).attend()
+            except _Again:
+                wire.protocol.say_of_scope(Unsubscribe(number))
+                self._link.give_up(number)
+                continue
             except _Refused as refusal:
                 self.last_error = f"ended with {refusal.message.code} ({refusal.message.reason})"
                 if refusal.message.code in REFUSES_US:
@@ -272,6 +287,16 @@ class ScopeFollower:
         """Everything through `after` is durable here."""
         await self._shell.store.write([SetMetadata(self._key, mark + encode_varuint(after))])
 
+    def is_to_compare_again(self, alike: set[DocumentId]) -> bool:
+        """Whether these differed for the first time though neither side had anything to bring.
+
+        Of what does so twice in a row the witness is told.
+        """
+        for document in sorted(alike & self._alike)[:TOLD_MAX]:
+            self._shell.witness.unsound(document, f"{self._link.remote} {TWO_CONTENTS}")
+        is_new, self._alike = not alike <= self._alike, alike
+        return is_new
+
     async def keep_no_watermark(self) -> None:
         """Something is missing: the next subscription compares."""
         await self._shell.store.write([SetMetadata(self._key, None)])
@@ -288,6 +313,10 @@ class _Refused(Exception):
     def __init__(self, message: Ended) -> None:
         super().__init__(message.reason)
         self.message = message
+
+
+class _Again(Exception):
+    """The scope is to be compared once more, from the beginning."""
 
 
 class _Attendance:
@@ -349,6 +378,8 @@ class _Attendance:
             raise RemoteProtocolError("another root without a root node")
         catch_up = self._catch_up()
         await catch_up.compare(theirs, rooted_at=self._rooted_at)
+        if self._follower.is_to_compare_again(catch_up.alike):
+            raise _Again
         await self._reached(theirs.through, catch_up)
         self._follower.arrived()
         if not is_said:

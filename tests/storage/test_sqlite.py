@@ -393,7 +393,7 @@ async def test_a_file_that_the_first_format_wrote_is_read_and_gets_creators_and_
     assert await findings(store) == []
     await store.close()
     with sqlite3.connect(path) as connection:
-        assert check_format(connection) == len(MIGRATIONS) == 5
+        assert check_format(connection) == len(MIGRATIONS) == 6
         plan = connection.execute(
             "EXPLAIN QUERY PLAN SELECT count(*) FROM documents WHERE creator = 'ada'"
         ).fetchall()

@@ -44,7 +44,7 @@ NODE = bytes(range(256)) * 4
 
 
 def leaf(document: DocumentId, through: int, bucket: int = 7, value: bytes = LEAF) -> SetLeaf:
-    return SetLeaf(document, Sequence(through), bucket, value, b"deep")
+    return SetLeaf(document, Sequence(through), bucket, value)
 
 
 async def heads(store: Store, after: int, size: int = 1_000) -> tuple[Head, ...]:
@@ -88,8 +88,8 @@ class TrieContract:
         assert await store.buckets(SCOPE, [1, 8, 262_143]) == {}
         assert await store.buckets(Scope("nobody"), [7]) == {}
         assert await store.leaves(prefix="notes/", limit=2) == (
-            StoredLeaf(DEEPER, Sequence(4), LEAF, b"deep"),
-            StoredLeaf(TODAY, Sequence(3), LEAF, b"deep"),
+            StoredLeaf(DEEPER, Sequence(4), LEAF),
+            StoredLeaf(TODAY, Sequence(3), LEAF),
         )
         assert [each.document for each in await store.leaves(after=TODAY)] == [LATER]
 

@@ -52,6 +52,7 @@ from crdt_state.transport import scope_visit
 from crdt_state.transport.channel import Channel
 from crdt_state.transport.link import Link, Wire
 from crdt_state.transport.memory import MemoryConnection
+from crdt_state.transport.scope_catch_up import CatchUp
 from crdt_state.transport.scope_intake import parcel_for, take_parcel
 from crdt_state.transport.scope_visit import _Subscription
 from wired import (
@@ -59,6 +60,7 @@ from wired import (
     GatedStore,
     Server,
     Watcher,
+    Witnessing,
     opened_replica,
     opened_server,
     text_of,
@@ -761,6 +763,52 @@ async def test_no_watermark_passes_a_document_that_the_remote_would_not_show() -
         await link.close()
         await follow(replica, Overheard(server)).synced()
         assert await replica.store.metadata(key) is not None
+
+
+async def test_two_contents_under_one_client_id_are_found_and_told_once() -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        for store, text in ((server.shell.store, "hello"), (replica.store, "howdy")):
+            await put(store, named(1), named(2))
+            await put(store, named(3), text=text, client=7)
+        told = replica.witness = Witnessing()
+        overheard = Overheard(server)
+        link = follow(replica, overheard)
+        await link.synced()
+        ((document, what),) = told.unsounds
+        assert document == named(3)
+        assert "a client id was used twice" in what
+        assert overheard.count(Root) == 2, "what was edited on the way would not differ again"
+        await link.close()
+        overheard.forget()
+        await follow(replica, overheard).synced()
+        assert overheard.count(Root) == 0
+        assert len(told.unsounds) == 1
+
+
+async def test_what_differs_once_and_no_more_is_told_to_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with opened_server() as server, opened_replica() as replica:
+        later = typed("!", client=2)
+        for store in (server.shell.store, replica.store):
+            await put(store, named(1))
+        await server.shell.store.write([Append(named(1), (later,))])
+        told = replica.witness = Witnessing()
+        ask = CatchUp._ask
+
+        async def ask_late(self: CatchUp, documents: Any) -> None:
+            """Somebody else brings it between the walk and the exchange."""
+            if named(1) in documents:
+                parcel = Parcel(named(1), (later,))
+                await take_parcel(replica, parcel, source=99, author=ANYONE, name="peer")
+            await ask(self, documents)
+
+        monkeypatch.setattr(CatchUp, "_ask", ask_late)
+        overheard = Overheard(server)
+        await follow(replica, overheard).synced()
+        assert overheard.count(Root) == 2
+        assert told.unsounds == []
+        await assert_alike(replica, server.shell)
 
 
 async def test_a_receipt_is_not_fulfilled_by_who_deleted_what_it_is_for() -> None:
