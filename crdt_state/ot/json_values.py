@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from crdt_state.errors import OperationMalformed, OperationNotCanonical, OperationTooLarge
 from crdt_state.limits import DEFAULT_LIMITS, Limits
@@ -24,6 +24,7 @@ __all__ = [
     "check_text",
     "read_count",
     "read_text",
+    "shortened",
     "text_of",
     "value_of",
 ]
@@ -34,6 +35,20 @@ Json: TypeAlias = Any
 INTEGER_MAX: Final = 2**53 - 1
 """The largest integer for which a double, which is all that JavaScript has, is exact."""
 
+SHOWN_MAX: Final = 200
+"""How many characters of what somebody else has written an error shows."""
+
+_Where: TypeAlias = "str | tuple[_Where, object]"
+"""Where a value stands: a path, or a place and the name or index within it."""
+
+
+class _Waiting(NamedTuple):
+    """A value that is still to be written, where it stands, and how deep."""
+
+    value: Json
+    where: _Where
+    depth: int
+
 
 def text_of(value: Json, path: str = "value", *, limits: Limits = DEFAULT_LIMITS) -> str:
     """`value` as canonical text; `path` is where it stands, for the error.
@@ -42,16 +57,16 @@ def text_of(value: Json, path: str = "value", *, limits: Limits = DEFAULT_LIMITS
     """
     pieces: list[str] = []
     size = 0
-    # What is still to be written, the last first: text, or a value with its path and depth.
-    waiting: list[str | tuple[Json, str, int]] = [(value, path, 1)]
+    # The last first; what is text already is written as it is.
+    waiting: list[str | _Waiting] = [_Waiting(value, path, 1)]
     while waiting:
         item = waiting.pop()
         if isinstance(item, str):
             piece = item
-        elif isinstance(item[0], dict | list | tuple):
-            piece = _open(*item, waiting, limits)
+        elif isinstance(item.value, dict | list | tuple):
+            piece = _open(item, waiting, limits)
         else:
-            piece = _scalar(item[0], item[1])
+            piece = _scalar(item.value, item.where)
         pieces.append(piece)
         size += len(piece) if piece.isascii() else len(piece.encode())
         if size > limits.operation_value_bytes_max:
@@ -66,21 +81,21 @@ def value_of(text: str) -> Json:
     return json.loads(text)
 
 
-def check_key(key: object, path: str, *, limits: Limits = DEFAULT_LIMITS) -> str:
-    """`key` as a name within what stands at `path`.
+def check_key(key: object, where: _Where, *, limits: Limits = DEFAULT_LIMITS) -> str:
+    """`key` as a name within what stands at `where`.
 
     Raises `OperationMalformed` and `OperationTooLarge`.
     """
     if not isinstance(key, str):
-        raise OperationMalformed(path, f"a key is a string, not {type(key).__name__}")
-    check_text(key, f"{path} key {key!r}")
+        raise OperationMalformed(_said(where), f"a key is a string, not {type(key).__name__}")
+    check_text(key, where)
     size = len(key.encode())
     if size > limits.key_bytes_max:
-        raise OperationTooLarge(path, "key_bytes_max", limits.key_bytes_max, size)
+        raise OperationTooLarge(_said(where), "key_bytes_max", limits.key_bytes_max, size)
     return key
 
 
-def check_text(text: str, path: str) -> None:
+def check_text(text: str, where: _Where) -> None:
     """Raise `OperationMalformed` if `text` holds a lone surrogate, which is no character."""
     if text.isascii():
         return
@@ -88,7 +103,12 @@ def check_text(text: str, path: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         reason = f"a lone surrogate, U+{ord(text[error.start]):04X}, at character {error.start}"
-        raise OperationMalformed(path, reason) from None
+        raise OperationMalformed(_said(where), reason) from None
+
+
+def shortened(text: str) -> str:
+    """What of `text`, which somebody else has written, goes into an error."""
+    return text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 3] + "..."
 
 
 def read_count(value: Json, path: str) -> int:
@@ -96,8 +116,8 @@ def read_count(value: Json, path: str) -> int:
     # Exactly: a boolean is an `int` too, and 3.0 is nothing that JavaScript writes.
     if type(value) is not int:
         raise OperationMalformed(path, f"a count is an integer, not {type(value).__name__}")
-    if value > INTEGER_MAX:
-        raise OperationMalformed(path, "a count is no more than 2^53 - 1")
+    if abs(value) > INTEGER_MAX:
+        raise OperationMalformed(path, "a count is within 2^53 - 1")
     if value <= 0:
         raise OperationNotCanonical(path, f"a count of {value} says nothing")
     return value
@@ -111,45 +131,53 @@ def read_text(text: str, path: str) -> str:
     return text
 
 
-def _open(
-    value: Json, path: str, depth: int, waiting: list[str | tuple[Json, str, int]], limits: Limits
-) -> str:
+def _open(item: _Waiting, waiting: list[str | _Waiting], limits: Limits) -> str:
     """The bracket that opens a container; all else of it begins to wait."""
+    value, where, depth = item
     if depth > limits.value_depth_max:
-        raise OperationTooLarge(path, "value_depth_max", limits.value_depth_max, depth)
+        raise OperationTooLarge(_said(where), "value_depth_max", limits.value_depth_max, depth)
     if isinstance(value, dict):
-        names = sorted(check_key(key, path, limits=limits) for key in value)
+        names = sorted(check_key(key, where, limits=limits) for key in value)
         waiting.append("}")
         for number, name in reversed(list(enumerate(names))):
-            waiting.append((value[name], f"{path}[{name!r}]", depth + 1))
+            waiting.append(_Waiting(value[name], (where, name), depth + 1))
             waiting.append(("," if number else "") + _quoted(name) + ":")
         return "{"
     waiting.append("]")
     for index in reversed(range(len(value))):
-        waiting.append((value[index], f"{path}[{index}]", depth + 1))
+        waiting.append(_Waiting(value[index], (where, index), depth + 1))
         if index:
             waiting.append(",")
     return "["
 
 
-def _scalar(value: object, path: str) -> str:
+def _scalar(value: object, where: _Where) -> str:
     match value:
         case None | bool():
             return {None: "null", True: "true", False: "false"}[value]
         case int():
             if abs(value) > INTEGER_MAX:
-                raise OperationMalformed(path, f"{value} is beyond ±(2^53 - 1)")
+                raise OperationMalformed(_said(where), "an integer is within ±(2^53 - 1)")
             return str(int(value))
         case float():
             if not math.isfinite(value):
-                raise OperationMalformed(path, f"{value} is no number of JSON")
+                raise OperationMalformed(_said(where), f"{value} is no number of JSON")
             # JavaScript knows one kind of number, and writes integral ones without a point.
             is_integer = value.is_integer() and abs(value) <= INTEGER_MAX
             return str(int(value)) if is_integer else repr(value)
         case str():
-            check_text(value, path)
+            check_text(value, where)
             return _quoted(value)
-    raise OperationMalformed(path, f"{type(value).__name__} is nothing that JSON holds")
+    raise OperationMalformed(_said(where), f"{type(value).__name__} is nothing that JSON holds")
+
+
+def _said(where: _Where) -> str:
+    """A place as text: made only for an error, as each is as long as all names above it."""
+    names = []
+    while not isinstance(where, str):
+        where, name = where
+        names.append(f"[{name!r}]")
+    return shortened("".join((where, *reversed(names))))
 
 
 def _quoted(text: str) -> str:

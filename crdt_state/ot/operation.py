@@ -24,7 +24,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias, cast, final
 
 from crdt_state.errors import (
     OperationMalformed,
@@ -176,14 +176,16 @@ class Draft:
     """An operation in the making: components one after the other, merged where they meet.
 
     What is only gone over is counted, and written when something follows; so at the end it is not.
+    Texts that meet are joined at the end, once, however many they are.
     """
 
-    __slots__ = ("_is_insertions_first", "_kept", "_made")
+    __slots__ = ("_has_joined", "_is_insertions_first", "_kept", "_made")
 
     def __init__(self, order: Order = Order.AS_MADE) -> None:
         self._is_insertions_first = order is Order.INSERTIONS_FIRST
-        self._made: list[Component] = []
+        self._made: list[Component | _Joined] = []
         self._kept = 0
+        self._has_joined = False
 
     def push(self, component: Component) -> None:
         """What comes next, as one component."""
@@ -218,12 +220,12 @@ class Draft:
         if self._kept:
             made.append(Retain(self._kept))
             self._kept = 0
+            made.append(insert)
+            return
         at = len(made)
         if self._is_insertions_first and at and type(made[-1]) is Delete:
             at -= 1
-        if at and type(last := made[at - 1]) is Insert and (joined := _joined(last, insert)):
-            made[at - 1] = joined
-        else:
+        if not (at and self._join(at - 1, insert)):
             made.insert(at, insert)
 
     def delete(self, count: int) -> None:
@@ -261,7 +263,37 @@ class Draft:
 
     def operation(self) -> Operation:
         """What has been made."""
-        return Operation(tuple(self._made))
+        if self._has_joined:
+            for index, each in enumerate(self._made):
+                if type(each) is _Joined:
+                    self._made[index] = Insert("".join(each.texts), each.attributes)
+        return Operation(cast("tuple[Component, ...]", tuple(self._made)))
+
+    def _join(self, at: int, insert: Insert) -> bool:
+        """Whether `insert` could be made one with the component at `at`."""
+        last, text = self._made[at], insert.content
+        if not isinstance(text, str):
+            return False
+        if type(last) is _Joined:
+            if last.attributes != insert.attributes:
+                return False
+            last.texts.append(text)
+            return True
+        if type(last) is not Insert or last.attributes != insert.attributes:
+            return False
+        if not isinstance(last.content, str):
+            return False
+        self._made[at] = _Joined([last.content, text], insert.attributes)
+        self._has_joined = True
+        return True
+
+
+@dataclass(slots=True)
+class _Joined:
+    """Texts that are one insertion; joined one by one, they would be copied again and again."""
+
+    texts: list[str]
+    attributes: Attributes | None
 
 
 def check(
@@ -334,18 +366,11 @@ def _check_component(component: Component, path: str) -> None:
 
 def _is_mergeable(before: Component, after: Component) -> bool:
     if type(before) is Insert and type(after) is Insert:
-        return _joined(before, after) is not None
+        is_text = isinstance(before.content, str) and isinstance(after.content, str)
+        return is_text and before.attributes == after.attributes
     if type(before) is Retain and type(after) is Retain:
         return before.attributes == after.attributes
     return type(before) is Delete and type(after) is Delete
-
-
-def _joined(before: Insert, after: Insert) -> Insert | None:
-    """Both as one, where they are text of the same attributes."""
-    one, two = before.content, after.content
-    if isinstance(one, str) and isinstance(two, str) and before.attributes == after.attributes:
-        return Insert(one + two, before.attributes)
-    return None
 
 
 def _is_rich(component: Component) -> bool:

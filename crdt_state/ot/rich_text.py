@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final
 from crdt_state.errors import OperationMalformed, OperationTooLarge
 from crdt_state.limits import DEFAULT_LIMITS, Limits
 from crdt_state.ot.attributes import Attributes
-from crdt_state.ot.json_values import Json, read_count, read_text
+from crdt_state.ot.json_values import Json, read_count, read_text, shortened
 from crdt_state.ot.operation import Delete, Draft, Embed, Insert, Operation, Order, Retain, check
 from crdt_state.ot.transformation import Side
 from crdt_state.ot.units import as_characters, as_units, in_code_points, in_units
@@ -101,7 +101,7 @@ def _read(part: Json, path: str, limits: Limits) -> Component:
     does = part.keys() & KEYS
     unknown = part.keys() - KEYS - {"attributes"}
     if len(does) != 1 or unknown:
-        names = ", ".join(sorted(map(repr, part)))
+        names = shortened(", ".join(sorted(map(repr, part))))
         raise OperationMalformed(
             path, f"it has one of 'insert', 'retain', 'delete', and 'attributes', not {names}"
         )

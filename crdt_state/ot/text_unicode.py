@@ -26,7 +26,7 @@ from crdt_state.errors import (
     OperationTooLarge,
 )
 from crdt_state.limits import DEFAULT_LIMITS, Limits
-from crdt_state.ot.json_values import Json, read_count, read_text
+from crdt_state.ot.json_values import Json, read_count, read_text, shortened
 from crdt_state.ot.operation import Delete, Insert, Operation, Order, Retain, check
 from crdt_state.ot.transformation import Side
 
@@ -96,7 +96,7 @@ def _read(part: Json, path: str) -> Component:
     if not isinstance(part, dict):
         return Retain(read_count(part, path))
     if part.keys() != {"d"}:
-        names = ", ".join(sorted(map(repr, part))) or "none"
+        names = shortened(", ".join(sorted(map(repr, part)))) or "none"
         raise OperationMalformed(path, f"a deletion has the key 'd' and no other, not {names}")
     deleted = part["d"]
     if isinstance(deleted, str):

@@ -115,7 +115,7 @@ def test_the_order_within_what_is_composed_is_that_of_the_format() -> None:
     )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(DOCUMENTS, ORDERS, st.data())
 def test_a_composed_operation_does_what_both_do_in_turn(document, order, data) -> None:
     first = data.draw(operations(document))
@@ -126,7 +126,7 @@ def test_a_composed_operation_does_what_both_do_in_turn(document, order, data) -
     assert apply(document, both) == apply(between, second)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(DOCUMENTS, ORDERS, st.data())
 def test_it_makes_no_difference_what_is_composed_first(document, order, data) -> None:
     first = data.draw(operations(document))
@@ -148,10 +148,20 @@ def test_a_history_composes_to_one_operation(document, order, data: st.DataObjec
     assert apply(document, whole) == applied(document, history)
 
 
+def test_many_insertions_into_a_long_text_copy_it_once() -> None:
+    long, typed = "x" * 1_000_000, []
+    for _ in range(10_000):
+        typed += [Retain(100), Insert("y")]
+    document = apply(Operation.of(Insert(long)), Operation.of(*typed))
+    assert document == Operation.of(Insert(apply(long, Operation.of(*typed))))
+    assert len(document.components) == 1
+    assert invert(Operation.of(Delete(1_010_000)), document) == document
+
+
 # --- undoing --------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(DOCUMENTS, ORDERS, st.data())
 def test_an_inverted_operation_undoes_it(document, order, data: st.DataObject) -> None:
     operation = data.draw(operations(document))

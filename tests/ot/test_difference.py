@@ -51,7 +51,7 @@ def shortest(old: str, new: str) -> int:
     return row[-1]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(DOCUMENTS, st.data(), st.booleans())
 def test_a_difference_makes_the_one_of_the_other(document, data: st.DataObject, has_few) -> None:
     other = apply(document, data.draw(operations(document)))
@@ -61,7 +61,7 @@ def test_a_difference_makes_the_one_of_the_other(document, data: st.DataObject, 
     assert diff(document, document) == EMPTY
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(st.text("ab\n", max_size=12), st.text("ab\n", max_size=12))
 def test_a_difference_of_short_texts_is_a_shortest_one(old: str, new: str) -> None:
     operation = diff(old, new)

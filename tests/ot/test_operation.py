@@ -149,7 +149,7 @@ def test_an_embed_is_equal_where_javascript_says_so() -> None:
         Embed.of({})
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.booleans().flatmap(lambda is_rich: documents(is_rich=is_rich)), st.data())
 def test_what_is_made_is_canonical_and_passes_the_check(document, data: st.DataObject) -> None:
     operation = data.draw(operations(document))

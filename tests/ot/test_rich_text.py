@@ -71,7 +71,7 @@ def test_what_the_format_says_of_sides_and_orders() -> None:
     assert rich_text.ORDER is Order.INSERTIONS_FIRST
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(st.booleans().flatmap(lambda is_rich: documents(is_rich=is_rich)), st.data())
 def test_an_operation_comes_back_from_its_json(document, data: st.DataObject) -> None:
     operation = data.draw(operations(document))
@@ -142,7 +142,7 @@ def test_what_is_no_delta_is_refused(wire: Any, said: str) -> None:
         ({"insert": {}}, OperationMalformed, r"insert: an embed without a key"),
         ({"insert": {"a": float("nan")}}, OperationMalformed, r"insert\['a'\]: nan"),
         ({"insert": {"a": "\ude00"}}, OperationMalformed, r"insert\['a'\]: a lone surrogate"),
-        ({"insert": {"a": 2**53}}, OperationMalformed, r"insert\['a'\]: 9007199254740992"),
+        ({"insert": {"a": 2**53}}, OperationMalformed, r"insert\['a'\]: an integer is within"),
         ({"insert": {"a": nested(64)}}, OperationTooLarge, "value_depth_max"),
         ({"insert": {"a": "x" * 2**20}}, OperationTooLarge, "operation_value_bytes_max"),
         ({"insert": {"k" * 4097: 1}}, OperationTooLarge, "key_bytes_max"),
@@ -152,7 +152,7 @@ def test_what_is_no_delta_is_refused(wire: Any, said: str) -> None:
         ({"retain": 1.0}, OperationMalformed, r"ops\[1\].retain: .* not float"),
         ({"retain": "1"}, OperationMalformed, r"ops\[1\].retain: .* not str"),
         ({"retain": {"image": {}}}, OperationMalformed, r"ops\[1\].retain: .* not dict"),
-        ({"retain": 2**53}, OperationMalformed, r"ops\[1\].retain: a count is no more than"),
+        ({"retain": 2**53}, OperationMalformed, r"ops\[1\].retain: a count is within"),
         ({"delete": 0}, OperationNotCanonical, r"ops\[1\].delete: a count of 0"),
         ({"delete": True}, OperationMalformed, r"ops\[1\].delete: .* not bool"),
         ({"delete": 1.5}, OperationMalformed, r"ops\[1\].delete: .* not float"),

@@ -50,7 +50,7 @@ def test_what_the_format_says_of_sides_and_orders() -> None:
     assert text_unicode.ORDER is Order.AS_MADE
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(documents(is_rich=False), st.data())
 def test_an_operation_comes_back_from_its_json(document: str, data: st.DataObject) -> None:
     operation = data.draw(operations(document))
@@ -67,11 +67,13 @@ def test_an_operation_comes_back_from_its_json(document: str, data: st.DataObjec
         ([1.0, "a"], r"\[0\]: a count is an integer, not float"),
         (["a", None], r"\[1\]: a count is an integer, not NoneType"),
         ([["a"]], r"\[0\]: a count is an integer, not list"),
-        ([2**53, "a"], r"\[0\]: a count is no more than"),
+        ([2**53, "a"], r"\[0\]: a count is within"),
+        ([-(10**9_999), "a"], r"\[0\]: a count is within"),
+        ([{"k" * 999: 1}], r"^\[0\]: .{0,300}$"),
         ([{"d": True}], r"\[0\].d: a count is an integer, not bool"),
         ([{"d": 2.0}], r"\[0\].d: a count is an integer, not float"),
         ([{"d": [1]}], r"\[0\].d: a count is an integer, not list"),
-        ([{"d": 2**60}], r"\[0\].d: a count is no more than"),
+        ([{"d": 2**60}], r"\[0\].d: a count is within"),
         ([{"d": "\udc00"}], r"\[0\].d: a lone surrogate, U\+DC00, at character 0"),
         ([{"d": 1, "i": "a"}], r"\[0\]: a deletion has the key 'd' and no other, not 'd', 'i'"),
         ([{}], r"\[0\]: a deletion has the key 'd' and no other, not none"),

@@ -49,14 +49,14 @@ def assert_both_orders_end_equal(document, one: Operation, other: Operation, ord
     assert applied(document, [one, other_after]) == applied(document, [other, one_after])
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 @given(PLAIN_TEXTS, ORDERS, st.data())
 def test_texts_end_equal_in_both_orders(document, order, data: st.DataObject) -> None:
     one, other = data.draw(operations(document)), data.draw(operations(document))
     assert_both_orders_end_equal(document, one, other, order)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 @given(RICH_DOCUMENTS, ORDERS, st.data())
 def test_documents_with_attributes_and_embeds_end_equal_in_both_orders(
     document, order, data: st.DataObject
@@ -122,7 +122,7 @@ def test_against_nothing_an_operation_stays_as_it_is(document, order, side, data
 # --- lists ----------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(DOCUMENTS, ORDERS, SIDES, st.data())
 def test_two_lists_end_equal_in_both_orders(document, order, side, data: st.DataObject) -> None:
     mine, theirs = data.draw(sequences(document)), data.draw(sequences(document))
@@ -135,7 +135,7 @@ def test_two_lists_end_equal_in_both_orders(document, order, side, data: st.Data
     assert (swapped.mine, swapped.theirs) == (rebased.theirs, rebased.mine)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(DOCUMENTS, ORDERS, SIDES, st.data())
 def test_one_operation_is_rebased_as_a_list_of_one(document, order, side, data) -> None:
     operation, history = data.draw(operations(document)), data.draw(sequences(document, most=5))
@@ -196,7 +196,7 @@ class Client:
         self.revision += len(news)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(DOCUMENTS, ORDERS, SIDES, st.data())
 def test_clients_with_several_in_hand_end_where_the_server_does(
     document, order, incoming, data: st.DataObject
@@ -243,7 +243,7 @@ def test_composing_the_history_first_ends_elsewhere() -> None:
 # --- positions ------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 @given(DOCUMENTS, SIDES, st.data())
 def test_a_position_is_where_an_insertion_there_would_come(document, side, data) -> None:
     operation = data.draw(operations(document))

@@ -52,7 +52,7 @@ def test_lengths_are_those_of_what_is_gone_over() -> None:
     assert in_code_points(wide, document) == operation
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(DOCUMENTS, st.data())
 def test_an_operation_comes_back_as_it_was(document, data: st.DataObject) -> None:
     operation = data.draw(operations(document))
@@ -65,7 +65,7 @@ def units_of(document) -> int:
     return unit_of_point(length_of(document), document)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(DOCUMENTS, st.sampled_from(Side), st.sampled_from(Order), st.data())
 def test_what_is_done_in_units_is_what_is_done_in_code_points(document, side, order, data) -> None:
     one, other = data.draw(operations(document)), data.draw(operations(document))
