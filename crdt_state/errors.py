@@ -13,6 +13,7 @@
     │   ├── SettingsRefused             (ValueError) settings that a server cannot start with
     │   ├── LimitExceeded               our own user asks for more than `Limits` allow
     │   ├── NotImportable               (ValueError) not a file that documents can be read from
+    │   ├── NotInFormat                 (ValueError) an operation that a format has no words for
     │   └── WriteInvalid                (ValueError) a write that no store can carry out
     │       ├── FoldOutdated            the document has moved on since this fold was made
     │       └── LifeOutdated            the document lives a life already that is as great
@@ -21,6 +22,12 @@
     │   ├── RemoteProtocolError         bytes or an order of messages that the protocol forbids
     │   ├── EpochOutdated               said in an epoch of a chain that has ended
     │   ├── EditRefused                 a remote does not let our own user's edit in; handed back
+    │   ├── OperationRefused            an operation that is not let in
+    │   │   ├── OperationMalformed      not an operation in its format
+    │   │   ├── OperationNotCanonical   says nothing somewhere, or one thing in two parts
+    │   │   ├── OperationTooLarge       beyond a bound of `Limits`
+    │   │   ├── OperationPastEnd        goes over more than its document has
+    │   │   └── PairSplit               begins or ends within a surrogate pair
     │   └── UpdateRefused               an update that is not let in
     │       ├── UpdateMalformed         not an update, or one that would harm the engine
     │       ├── UpdateTooLarge          beyond a bound of `Limits`
@@ -80,8 +87,15 @@ __all__ = [
     "LineageEnded",
     "NotHead",
     "NotImportable",
+    "NotInFormat",
     "NotYetReplicated",
     "ObserversFailed",
+    "OperationMalformed",
+    "OperationNotCanonical",
+    "OperationPastEnd",
+    "OperationRefused",
+    "OperationTooLarge",
+    "PairSplit",
     "QuotaExceeded",
     "RemoteError",
     "RemoteProtocolError",
@@ -213,6 +227,16 @@ class NotImportable(UsageError, ValueError):
         self.reason = reason
 
 
+class NotInFormat(UsageError, ValueError):
+    """An operation that a format has no words for: `path` is where in it, `what` that is."""
+
+    def __init__(self, format_name: str, path: str, what: str) -> None:
+        super().__init__(f"{path}: {format_name} has no {what}")
+        self.format_name = format_name
+        self.path = path
+        self.what = what
+
+
 class WriteInvalid(UsageError, ValueError):
     """A write that no store can carry out; nothing of its call was written."""
 
@@ -294,6 +318,50 @@ class EditRefused(RemoteError):
             reason=self.reason,
             updates=(*self.updates, *updates),
         )
+
+
+class OperationRefused(RemoteError):
+    """An operation that is not let in; `path` says where in it the reason lies."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class OperationMalformed(OperationRefused):
+    """Not an operation in its format, or one that its kind of document cannot hold."""
+
+
+class OperationNotCanonical(OperationRefused):
+    """Says nothing in some place, or one thing in two parts; there is one way to say it."""
+
+
+class OperationTooLarge(OperationRefused):
+    """Beyond a bound of `Limits`; `limit` names it."""
+
+    def __init__(self, path: str, limit: str, allowed: int, found: int) -> None:
+        super().__init__(path, f"{found:,} is more than {limit} = {allowed:,} allows")
+        self.limit = limit
+        self.allowed = allowed
+        self.found = found
+
+
+class OperationPastEnd(OperationRefused):
+    """Goes over `reach` characters of a document of `length`, in the measure of its format."""
+
+    def __init__(self, path: str, reach: int, length: int) -> None:
+        super().__init__(path, f"it goes to {reach:,} in a document of {length:,}")
+        self.reach = reach
+        self.length = length
+
+
+class PairSplit(OperationRefused):
+    """Begins or ends within a surrogate pair; `unit` is the second half that it stands before."""
+
+    def __init__(self, path: str, unit: int) -> None:
+        super().__init__(path, f"unit {unit:,} is the second half of a surrogate pair")
+        self.unit = unit
 
 
 class UpdateRefused(RemoteError):

@@ -52,6 +52,15 @@ class Limits:
     rebase_comparisons_max: int = 250_000
     register_drift_seconds_max: float = 3_600.0
 
+    # Operations (ot); their values are bound by value_depth_max and key_bytes_max as well.
+    operation_components_max: int = 100_000
+    # Of one component.
+    operation_attributes_max: int = 256
+    # Of one embed, or of one attribute.
+    operation_value_bytes_max: int = 1024 * 1024
+    # Of characters, by the greedy part of a difference (ot/difference).
+    diff_comparisons_max: int = 100_000
+
     # The store.
     stored_bytes_max: int = 512 * 1024 * 1024
     group_writes_max: int = 4_096

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -34,6 +35,7 @@ def node_programs() -> Path:
     folder = ROOT / "tests" / "js"
     if shutil.which("node") is None:
         absent("Node is not installed")
-    if not (folder / "node_modules" / "yjs").is_dir():
-        absent("the Node packages are not installed; run `npm ci` in tests/js")
+    wanted = json.loads((folder / "package.json").read_text())["dependencies"]
+    if not all((folder / "node_modules" / name).is_dir() for name in wanted):
+        absent("the Node packages are not installed, or not all; run `npm ci` in tests/js")
     return folder

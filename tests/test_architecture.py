@@ -62,7 +62,9 @@ def test_a_package_is_imported_by_its_owner_only(package: str, owners: re.Patter
     assert [user for user in users if not owners.fullmatch(user)] == []
 
 
-@pytest.mark.parametrize("room", ["merkle", "model", "protocol", "security", "sync", "topology"])
+@pytest.mark.parametrize(
+    "room", ["merkle", "model", "ot", "protocol", "security", "sync", "topology"]
+)
 def test_below_the_replica_nothing_is_async(room: str) -> None:
     modules = sorted((ROOT / "crdt_state" / room).rglob("*.py"))
     assert modules
