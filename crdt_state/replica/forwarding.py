@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from crdt_state.model.awareness_room import Route
     from crdt_state.topology.contract import Dice, Topology
 
 __all__ = ["Forwarding", "member_name"]
@@ -48,6 +49,19 @@ class Forwarding:
         self._me = me
         self._topology = topology
         self._dice = dice
+
+    def shows(self, route: Route | None, peer: ReplicaId | None) -> bool:
+        """Whether awareness that came by `route` goes on to `peer`, by the topology's rule.
+
+        Whoever is no member is shown everything, and whoever has not been met may be one.
+        """
+        to = None if peer is None else self.names.get(peer)
+        if to is None:
+            return True
+        came_from = None if route is None else self.names.get(route.via)
+        origin = None if route is None else self.names.get(route.origin)
+        arrival = Arrival(origin or self._me, came_from)
+        return to in self._topology.show_to(self._me, arrival, (to,))
 
     def narrowed(
         self,

@@ -105,6 +105,12 @@ class Chain:
             return ()
         return (successor,)
 
+    def show_to(
+        self, me: ReplicaId, arrival: Arrival, peers: Collection[ReplicaId]
+    ) -> tuple[ReplicaId, ...]:
+        """In both directions: people read at the tail, and write at the head."""
+        return others(peers, me, arrival.came_from, arrival.origin)
+
     def anti_entropy_partner(
         self, me: ReplicaId, peers: Collection[ReplicaId], turn: int, dice: Dice
     ) -> ReplicaId | None:

@@ -64,6 +64,14 @@ class Topology(Protocol):
     ) -> tuple[ReplicaId, ...]:
         """To which of its connected `peers` `me` sends what has arrived."""
 
+    def show_to(
+        self, me: ReplicaId, arrival: Arrival, peers: Collection[ReplicaId]
+    ) -> tuple[ReplicaId, ...]:
+        """To which of its connected `peers` `me` shows who is here; nobody compares that later.
+
+        Not by dice: who is shown an entry is also to be told when it is gone.
+        """
+
     def anti_entropy_partner(
         self, me: ReplicaId, peers: Collection[ReplicaId], turn: int, dice: Dice
     ) -> ReplicaId | None:

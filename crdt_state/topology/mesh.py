@@ -37,6 +37,14 @@ class Mesh:
             return ()
         return others(peers, me, arrival.origin)
 
+    def show_to(
+        self, me: ReplicaId, arrival: Arrival, peers: Collection[ReplicaId]
+    ) -> tuple[ReplicaId, ...]:
+        """To all who came here, and nobody who came to a peer."""
+        if arrival.came_from is not None:
+            return ()
+        return others(peers, me, arrival.origin)
+
     def anti_entropy_partner(
         self, me: ReplicaId, peers: Collection[ReplicaId], turn: int, dice: Dice
     ) -> ReplicaId | None:

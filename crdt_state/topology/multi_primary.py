@@ -57,6 +57,17 @@ class MultiPrimary:
             return tuple(peer for peer in reached if peer not in self.primaries)
         return reached
 
+    def show_to(
+        self, me: ReplicaId, arrival: Arrival, peers: Collection[ReplicaId]
+    ) -> tuple[ReplicaId, ...]:
+        """As what is edited: among primaries once, and to those who talk to them."""
+        reached = others(peers, me, arrival.came_from, arrival.origin)
+        if me not in self.primaries:
+            return self._primaries_of(reached) if arrival.came_from is None else ()
+        if arrival.came_from in self.primaries:
+            return tuple(peer for peer in reached if peer not in self.primaries)
+        return reached
+
     def anti_entropy_partner(
         self, me: ReplicaId, peers: Collection[ReplicaId], turn: int, dice: Dice
     ) -> ReplicaId | None:

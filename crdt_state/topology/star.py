@@ -38,6 +38,14 @@ class Star:
             return others(peers, me, arrival.came_from, arrival.origin)
         return (self.hub,) if arrival.came_from is None and self.hub in peers else ()
 
+    def show_to(
+        self, me: ReplicaId, arrival: Arrival, peers: Collection[ReplicaId]
+    ) -> tuple[ReplicaId, ...]:
+        """As what is edited: through the hub."""
+        if me == self.hub:
+            return others(peers, me, arrival.came_from, arrival.origin)
+        return (self.hub,) if arrival.came_from is None and self.hub in peers else ()
+
     def anti_entropy_partner(
         self, me: ReplicaId, peers: Collection[ReplicaId], turn: int, dice: Dice
     ) -> ReplicaId | None:
