@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crdt_state.errors import EpochOutdated, NotHead, UsageError
-from crdt_state.topology.contract import others
+from crdt_state.topology.contract import HOPS_MAX, others
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -82,6 +82,11 @@ class Chain:
     def is_acknowledged(self, held_by: Collection[ReplicaId]) -> bool:
         """Whether what these replicas hold is held by all members of this epoch."""
         return set(self.order).issubset(held_by)
+
+    @property
+    def hops_max(self) -> int:
+        """No path is as long."""
+        return HOPS_MAX
 
     def neighbours(
         self, me: ReplicaId, members: Collection[ReplicaId], dice: Dice

@@ -54,6 +54,10 @@ class Arrival:
 class Topology(Protocol):
     """Who talks to whom."""
 
+    @property
+    def hops_max(self) -> int:
+        """How often an edit is sent on at most."""
+
     def neighbours(
         self, me: ReplicaId, members: Collection[ReplicaId], dice: Dice
     ) -> tuple[ReplicaId, ...]:

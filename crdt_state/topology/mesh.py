@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crdt_state.topology.contract import others, turn_of
+from crdt_state.topology.contract import HOPS_MAX, others, turn_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +22,11 @@ class Mesh:
 
     What a broken connection withholds comes by anti-entropy, from whoever has it.
     """
+
+    @property
+    def hops_max(self) -> int:
+        """No path is as long."""
+        return HOPS_MAX
 
     def neighbours(
         self, me: ReplicaId, members: Collection[ReplicaId], dice: Dice

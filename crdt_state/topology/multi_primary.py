@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crdt_state.topology.contract import others, turn_of
+from crdt_state.topology.contract import HOPS_MAX, others, turn_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,6 +34,11 @@ class MultiPrimary:
         """
         known = self.primaries.intersection(members)
         return max(known, key=lambda primary: hashlib.sha256(me + primary).digest(), default=None)
+
+    @property
+    def hops_max(self) -> int:
+        """No path is as long."""
+        return HOPS_MAX
 
     def neighbours(
         self, me: ReplicaId, members: Collection[ReplicaId], dice: Dice

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crdt_state.topology.contract import others
+from crdt_state.topology.contract import HOPS_MAX, others
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -21,6 +21,11 @@ class Star:
     """`hub` forwards everything to all others; they forward nothing."""
 
     hub: ReplicaId
+
+    @property
+    def hops_max(self) -> int:
+        """No path is as long."""
+        return HOPS_MAX
 
     def neighbours(
         self, me: ReplicaId, members: Collection[ReplicaId], dice: Dice

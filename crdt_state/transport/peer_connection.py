@@ -24,6 +24,7 @@ from crdt_state.protocol.peer.messages import (
     Close,
     Credit,
     Held,
+    Hops,
     Passed,
     State,
     Updates,
@@ -47,7 +48,7 @@ TOO_SLOW = 4408
 MESSAGES_IN_A_ROW = 16
 """Heard of one connection before others have their turn."""
 
-Said: TypeAlias = State | Updates | Acknowledge | Held | Awareness | Barrier | Passed
+Said: TypeAlias = State | Updates | Acknowledge | Held | Awareness | Barrier | Passed | Hops
 """What a channel hears while it is open."""
 
 
