@@ -323,7 +323,7 @@ class Link:
     def look_again(self) -> None:
         """Look into the outbox for documents that have come to be owed."""
         self._look.set()
-        if self._is_to_member:
+        if self._looks_early():
             self._has_changed.set()
 
     def compare(self) -> None:
@@ -449,9 +449,10 @@ class Link:
             if self._is_to_compare:
                 self._is_to_compare = False
                 await self._give_turns_to_all()
-            # A member that is slow over one document is not to be told late of all others.
+            # A member that is slow over one document is not to be told late of all others, and who
+            # comes to a document is not to be shown late because of what is owed.
             await self._until(
-                lambda: self._are_turns_over() or (self._is_to_member and self._look.is_set())
+                lambda: self._are_turns_over() or (self._looks_early() and self._look.is_set())
             )
             is_all &= self._are_turns_over()
         except BaseException:
@@ -515,6 +516,9 @@ class Link:
 
     def _are_turns_over(self) -> bool:
         return len(self._turns) == len(self._quiet_since) and not self._ending
+
+    def _looks_early(self) -> bool:
+        return self._is_to_member or bool(self._attended)
 
     def _look_again_later(self) -> None:
         def look() -> None:

@@ -67,6 +67,13 @@ class Net:
         self.conversations: list[asyncio.Task[None]] = []
         self.open: list[tuple[frozenset[str], MemoryConnection]] = []
         self.dialled: list[tuple[str, str]] = []
+        self._stalled: dict[str, asyncio.Event] = {}
+
+    def stall(self, who: str) -> asyncio.Event:
+        """While this is not set, whoever dials from there hears nothing more."""
+        gate = self._stalled[who] = asyncio.Event()
+        gate.set()
+        return gate
 
     def dialling(self, who: str) -> Callable[[str], object]:
         async def dial(url: str) -> MemoryConnection:
@@ -80,6 +87,15 @@ class Net:
             self.open.append((frozenset((who, whom)), theirs))
             task = asyncio.create_task(site.listener.converse(ours, Visit("/-/sync", None)))
             self.conversations.append(task)
+            if who in self._stalled:
+                receive, gate = theirs.receive, self._stalled[who]
+
+                async def receive_later() -> bytes:
+                    message = await receive()
+                    await gate.wait()
+                    return message
+
+                theirs.receive = receive_later  # type: ignore[method-assign]
             return theirs
 
         return dial

@@ -9,16 +9,22 @@ from typing import Any
 
 import pytest
 
-from crdt_state.identifiers import ClientId
-from crdt_state.model.awareness import AwarenessEntry, decode_awareness, encode_awareness
+from crdt_state.clocks import Instant
+from crdt_state.identifiers import ClientId, DocumentId
+from crdt_state.model.awareness import (
+    Awareness,
+    AwarenessEntry,
+    decode_awareness,
+    encode_awareness,
+)
 from crdt_state.protocol.ywebsocket import AwarenessUpdate, decode, encode
 from crdt_state.transport.connection import ConnectionEnded
 from crdt_state.transport.link import Wire
 from crdt_state.transport.listener import Visit
 from crdt_state.transport.memory import MemoryConnection, memory_pair
 from crdt_state.transport.neighbourhood import Neighbourhood
-from transport.test_neighbours import LIMITS, A, B, C, Net, Site, chain, mesh, sites
-from wired import HANGS_AFTER_SECONDS, IMPATIENT, opened_replica
+from transport.test_neighbours import LIMITS, A, B, C, Net, Site, chain, mesh, sites, write
+from wired import HANGS_AFTER_SECONDS, IMPATIENT, GatedStore, opened_replica
 
 D = "ws://d:1"
 
@@ -36,6 +42,8 @@ class Visitor:
         net.conversations.append(
             asyncio.create_task(listener.converse(ours, Visit("/notes", None)))
         )
+        self.stock = Awareness(ClientId(client))
+        """What a stock client makes of it: it ignores a clock that it has seen."""
         self._reading = asyncio.create_task(self._read(self.end))
         self.show()
 
@@ -53,6 +61,7 @@ class Visitor:
             while True:
                 message = decode(await end.receive())
                 if isinstance(message, AwarenessUpdate):
+                    self.stock.apply(message.payload, now=Instant(0.0))
                     self.said += [
                         (each.client, not each.is_gone)
                         for each in decode_awareness(message.payload)
@@ -159,6 +168,80 @@ async def test_a_document_of_an_application_and_a_visitor_of_a_server_behind_ano
         await eventually(lambda: "notes" not in link._conversations)
 
 
+async def test_an_application_that_was_cut_off_is_seen_again_as_soon_as_it_is_back() -> None:
+    async with sites(A, B) as net, opened_replica(limits=LIMITS, seed=9) as phone:
+        net.sites[A].replica.connect(B, dial=net.dialling(A), wire=Wire.REPLICA)
+        note = await phone.document("notes")
+        phone.connect(A, dial=net.dialling("phone"), wire=Wire.REPLICA)
+        note.presence.show({"name": "Ada"})
+        near, far = Visitor(net, A, 1), Visitor(net, B, 2)
+        people = {1, 2, note.client_id}
+        await eventually(lambda: near.seen | far.seen == people)
+        await net.part("phone", A)
+        await eventually(lambda: (near.seen, far.seen) == ({2}, {1}))
+        net.cut.clear()
+        for visitor in (near, far):
+            await eventually(lambda visitor=visitor: note.client_id in visitor.stock.states)  # type: ignore[misc]
+
+
+async def test_people_who_come_need_no_place_among_what_is_owed() -> None:
+    limits = replace(LIMITS, link_conversations_max=1)
+    async with sites(A, B, limits=limits) as net:
+        here, there = (net.sites[address].replica for address in (A, B))
+        link = here.connect(B, dial=net.dialling(A), wire=Wire.REPLICA)
+        await link.synced()
+        await link.close()
+        await write(net.sites[A], "x", DocumentId("slow"))
+        await here.let_go_of_closed()
+        assert isinstance(there.store, GatedStore)
+        there.store.gate.clear()
+        link = here.connect(B, dial=net.dialling(A), wire=Wire.REPLICA)
+        await eventually(lambda: list(link._turns) == ["slow"])
+        visitors = Visitor(net, A, 1), Visitor(net, B, 2)
+        await eventually(lambda: visitors[1].seen == {1})
+        assert list(link._turns) == ["slow", "notes"]
+        there.store.gate.set()
+
+
+async def test_of_two_channels_one_ends_when_the_other_has_shown_who_is_here() -> None:
+    async with sites(A, B) as net:
+        lesser, greater = sorted((A, B), key=lambda at: net.sites[at].replica.store.replica_id)
+        stalled = net.stall(lesser)
+        for site in net.sites.values():
+            site.join(Neighbourhood.mesh([A, B], address=site.address, round_seconds=3_600.0))
+        here, there = (net.sites[at].replica for at in (greater, lesser))
+        links = here._links, there._links
+        await eventually(lambda: all(len(each) == 1 and each[0].is_up for each in links))
+        link = here._links[0]
+        stalled.clear()
+        one, other = Visitor(net, greater, 1), Visitor(net, lesser, 2)
+        await eventually(lambda: all("notes" in each[0]._conversations for each in links))
+        await eventually(lambda: (one.seen, other.seen) == ({2}, {1}))
+        for _ in range(20):
+            link.look_again()
+            await quiet(one, other)
+        stalled.set()
+        await eventually(lambda: (link.look_again(), "notes" in link._conversations)[1] is False)
+        await quiet(one, other)
+        assert (one.said, other.said) == ([(2, True)], [(1, True)])
+
+
+async def test_in_gossip_people_do_not_come_and_go_with_the_dice() -> None:
+    async with sites(A, B, C) as net:
+        for site in net.sites.values():
+            site.join(
+                Neighbourhood.gossip([A, B, C], address=site.address, fan_out=1, round_seconds=0.01)
+            )
+        people = [Visitor(net, address, number) for number, address in enumerate((A, B, C), 1)]
+        await eventually(lambda: all(len(person.seen) == 2 for person in people))
+        before = [len(person.said) for person in people]
+        rounds = [site.replica.neighbours for site in net.sites.values()]
+        await eventually(lambda: all(each is not None and each.rounds > 40 for each in rounds))
+        await quiet(*people)
+        for person, count in zip(people, before, strict=True):
+            assert [said for said in person.said[count:] if not said[1]] == []
+
+
 async def test_a_visitor_sees_the_application_that_it_visits() -> None:
     async with sites(A) as net:
         note = await net.sites[A].replica.document("notes")
@@ -173,14 +256,18 @@ async def test_a_channel_for_people_leaves_its_place_to_what_is_owed_and_stays()
     async with sites(A, B, limits=limits) as net:
         site = net.sites[A]
         link = site.replica.connect(B, dial=net.dialling(A), wire=Wire.REPLICA)
-        here, there = Visitor(net, A, 1), Visitor(net, B, 2)
-        await eventually(lambda: (here.seen, there.seen) == ({2}, {1}))
+        await link.synced()
+        await link.close()
         for number in range(10):
-            opened = await site.replica.document(f"other-{number}")
-            opened.text("text").insert(0, "x")
-            opened.close()
+            await write(site, "x", DocumentId(f"other-{number}"))
+        await site.replica.let_go_of_closed()
+        here, there = Visitor(net, A, 1), Visitor(net, B, 2)
+        await eventually(lambda: len(site.replica.gatherings) == 1)
+        link = site.replica.connect(B, dial=net.dialling(A), wire=Wire.REPLICA)
+        await eventually(lambda: (here.seen, there.seen) == ({2}, {1}))
         await link.synced()
         assert [said for said in here.said + there.said if not said[1]] == []
+        assert list(link._turns) == ["notes"]
 
 
 async def test_documents_with_people_of_one_link_are_bounded() -> None:
