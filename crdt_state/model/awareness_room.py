@@ -21,6 +21,7 @@ echo, which would leave a ghost behind.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -88,6 +89,8 @@ class AwarenessRoom:
         """Clients that left: their clock, and when, as counted by `_moment`; oldest first."""
         self._moment = 0
         self._bytes = 0
+        self.routes: Counter[Route | None] = Counter()
+        """Of those who are here, how many came by which."""
         self.changes = 0
         """Raised whenever somebody comes or goes, or comes to be known by another connection."""
 
@@ -237,6 +240,7 @@ class AwarenessRoom:
 
     def _own(self, connection: Hashable, entry: AwarenessEntry, route: Route | None) -> None:
         self._owned[entry.client] = _Owned(entry, connection, route)
+        self.routes[route] += 1
         self._connections[connection].clients[entry.client] = None
         self._bytes += len(entry.text)
 
@@ -244,7 +248,13 @@ class AwarenessRoom:
         """Before a greater clock: whoever told the old one has told nothing of it yet."""
         del self._connections[known.owner].clients[known.entry.client]
         self._forget_others(known)
+        self._leave_route(known)
         self._bytes -= len(known.entry.text)
+
+    def _leave_route(self, known: _Owned) -> None:
+        self.routes[known.route] -= 1
+        if not self.routes[known.route]:
+            del self.routes[known.route]
 
     def _forget_others(self, known: _Owned) -> None:
         for other in known.others:
@@ -252,7 +262,9 @@ class AwarenessRoom:
         known.others.clear()
 
     def _vanish(self, client: ClientId, clock: int) -> None:
-        self._bytes -= len(self._owned.pop(client).entry.text)
+        known = self._owned.pop(client)
+        self._leave_route(known)
+        self._bytes -= len(known.entry.text)
         self._gone[client] = (clock, self._moment)
         self.changes += 1
         if len(self._gone) > self._limits.awareness_clients_max:

@@ -164,7 +164,7 @@ class Gathering:
         if replica is None:
             return
         if not may_relay:
-            origin = replica.peer
+            origin, hops = replica.peer, min(hops, self._gatherings.limits.awareness_hops_max)
         if origin != self._gatherings.me:
             self._receive(source, payload, Route(origin, replica.peer, hops))
 
@@ -222,7 +222,7 @@ class Gathering:
             return False
         if self._room.has_told(source):
             return True
-        return any(self._goes_to(peer, news.route) for news in self._room.states())
+        return any(self._goes_to(peer, route) for route in self._room.routes)
 
 
 class Gatherings:

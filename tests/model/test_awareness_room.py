@@ -221,7 +221,7 @@ def test_by_how_many_ways_somebody_is_known_is_bounded() -> None:
     assert len(room._owned[ALICE].others) == 2
     for number in range(100):
         room.leave(number)
-    assert (len(room), room.connections, room._bytes) == (0, 0, 0)
+    assert (len(room), room.connections, room._bytes, room.routes) == (0, 0, 0, {})
 
 
 @settings(max_examples=30, deadline=None)
