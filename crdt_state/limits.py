@@ -103,6 +103,9 @@ class Limits:
     awareness_bytes_max: int = 64 * 1024
     awareness_total_bytes_max: int = 16 * 1024 * 1024
     awareness_clients_max: int = 10_000
+    # How often an entry is passed on from replica to replica, and by how many ways it is known.
+    awareness_hops_max: int = 32
+    awareness_ways_max: int = 4
     peer_queue_bytes_max: int = 8 * 1024 * 1024
     peer_slow_seconds_max: float = 30.0
     large_answers_bytes_max: int = 64 * 1024 * 1024
@@ -121,6 +124,8 @@ class Limits:
     # Documents that one link talks about at once, but for those that the application has open.
     link_conversations_max: int = 64
     link_refusals_max: int = 64
+    # Documents for which one link has a channel because people are there to be shown.
+    link_gatherings_max: int = 1_024
     # How long a member's channel is kept when nothing is said on it, and how soon a document that
     # the member has come for itself is looked at again.
     link_linger_seconds: float = 5.0

@@ -6,12 +6,11 @@ An update is (lib0 coding; https://github.com/yjs/y-protocols/blob/master/awaren
     each:     varuint client id · varuint clock · string, the state as JSON; `null` means gone
 
 and is never stored.  An entry replaces an older one of its client when its clock is greater.
-`Awareness` is what a client keeps: its own state and those of others.  `AwarenessRoom` is what
-a server keeps for one document, where an entry also has an owner.  Neither reads a clock: the
-time is an argument.
+`Awareness` is what a client keeps: its own state and those of others.  It reads no clock: the time
+is an argument.  What is kept of everyone at a document is `awareness_room`'s.
 
 1. An entry with a clock already seen changes nothing, except that `null` says that the client is
-   gone (a server takes this only from the entry's owner).
+   gone.
 2. Nobody but ourselves changes or removes our own entry; a peer that says we are gone is
    contradicted with a higher clock.
 3. Tables are bounded (`Limits.awareness_*`): what does not fit is ignored and counted.
@@ -20,8 +19,8 @@ time is an argument.
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from crdt_state.clocks import Instant
@@ -31,12 +30,12 @@ from crdt_state.lib0 import CodingError, Reader, encode_string, encode_varuint
 from crdt_state.limits import DEFAULT_LIMITS, Limits
 
 __all__ = [
+    "GONE",
     "OUTDATED_SECONDS",
     "RENEW_SECONDS",
     "Awareness",
     "AwarenessChange",
     "AwarenessEntry",
-    "AwarenessRoom",
     "decode_awareness",
     "encode_awareness",
 ]
@@ -304,132 +303,6 @@ class Awareness:
         known = self._known.pop(client, None)
         if known is not None:
             self._bytes -= len(known.text)
-
-
-@dataclass(slots=True)
-class _Owned:
-    """What a server keeps of one client that is here."""
-
-    entry: AwarenessEntry
-    owner: Hashable
-
-
-@dataclass(slots=True)
-class _Connection:
-    """`arrived` counts arrivals and departures of the room; `clients` are the entries owned."""
-
-    arrived: int
-    clients: set[ClientId] = field(default_factory=set)
-
-
-class AwarenessRoom:
-    """The states of everyone at one document, seen from the server.
-
-    1. An entry belongs to the connection that last raised its clock.
-    2. Equal and older clocks are ignored, and so is `null` from anyone but the owner.  (A stock
-       client echoes what it hears, and sends `null` for others whom it takes for gone.)
-    3. An entry vanishes with its connection, and only it.
-
-    A client that reconnects shows itself again with the clock it had.  This is accepted from a
-    connection that came after the entry vanished, and only from such: on an older one it is a
-    late echo, which would leave a ghost behind.
-    """
-
-    def __init__(self, *, limits: Limits = DEFAULT_LIMITS) -> None:
-        self.entries_ignored = 0
-        self._limits = limits
-        self._owned: dict[ClientId, _Owned] = {}
-        self._connections: dict[Hashable, _Connection] = {}
-        self._gone: dict[ClientId, tuple[int, int]] = {}
-        """Clients that left: their clock, and when, as counted by `_moment`; oldest first."""
-        self._moment = 0
-        self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._owned)
-
-    def join(self, connection: Hashable) -> bytes | None:
-        """A connection has come; the update it is to be sent, or None when nobody is here."""
-        self._moment += 1
-        self._connections[connection] = _Connection(self._moment)
-        return self.encode()
-
-    def encode(self) -> bytes | None:
-        """The update with every state, or None when nobody is here."""
-        if not self._owned:
-            return None
-        return encode_awareness(owned.entry for owned in self._owned.values())
-
-    def receive(self, connection: Hashable, update: bytes) -> bytes | None:
-        """Take in what `connection` sent; the update for all others, or None.
-
-        Raises `RemoteProtocolError`; then nothing has changed.
-        """
-        entries = decode_awareness(update, limits=self._limits)
-        accepted = [entry for entry in entries if self._accepts(connection, entry)]
-        return encode_awareness(accepted) if accepted else None
-
-    def leave(self, connection: Hashable) -> bytes | None:
-        """A connection has gone, and its entries with it; the update for all others, or None."""
-        self._moment += 1
-        gone = self._connections.pop(connection, None)
-        if gone is None or not gone.clients:
-            return None
-        farewells = []
-        for client in sorted(gone.clients):
-            entry = self._owned[client].entry
-            # With its own clock, as y-protocols does: a greater one would make peers ignore the
-            # client when it comes back.
-            farewells.append(AwarenessEntry(client, entry.clock, GONE))
-            self._vanish(client, entry.clock)
-        return encode_awareness(farewells)
-
-    def _accepts(self, connection: Hashable, entry: AwarenessEntry) -> bool:
-        known = self._owned.get(entry.client)
-        if known is None:
-            return not entry.is_gone and self._appears(connection, entry)
-        if entry.is_gone:
-            if known.owner != connection or entry.clock < known.entry.clock:
-                return False
-            self._connections[connection].clients.discard(entry.client)
-            self._vanish(entry.client, entry.clock)
-            return True
-        if entry.clock <= known.entry.clock:
-            return False
-        size = len(entry.text) - len(known.entry.text)
-        if size > 0 and self._bytes + size > self._limits.awareness_total_bytes_max:
-            self.entries_ignored += 1
-            return False
-        self._connections[known.owner].clients.discard(entry.client)
-        self._connections[connection].clients.add(entry.client)
-        self._owned[entry.client] = _Owned(entry, connection)
-        self._bytes += size
-        return True
-
-    def _appears(self, connection: Hashable, entry: AwarenessEntry) -> bool:
-        """Whether `entry`, of a client that is not here, is let in; if so, it is."""
-        clock, moment = self._gone.get(entry.client, (-1, 0))
-        has_come_since = self._connections[connection].arrived > moment
-        if entry.clock < clock or (entry.clock == clock and not has_come_since):
-            return False
-        size = len(entry.text)
-        if (
-            len(self._owned) >= self._limits.awareness_clients_max
-            or self._bytes + size > self._limits.awareness_total_bytes_max
-        ):
-            self.entries_ignored += 1
-            return False
-        self._gone.pop(entry.client, None)
-        self._owned[entry.client] = _Owned(entry, connection)
-        self._connections[connection].clients.add(entry.client)
-        self._bytes += size
-        return True
-
-    def _vanish(self, client: ClientId, clock: int) -> None:
-        self._bytes -= len(self._owned.pop(client).entry.text)
-        self._gone[client] = (clock, self._moment)
-        if len(self._gone) > self._limits.awareness_clients_max:
-            del self._gone[next(iter(self._gone))]
 
 
 def _supersedes(entry: AwarenessEntry, clock: int, *, is_shown: bool) -> bool:

@@ -32,6 +32,7 @@ from crdt_state.replica.document_core import (
     Turn,
 )
 from crdt_state.replica.quotas import Quotas
+from crdt_state.topology.contract import HOPS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,6 +120,8 @@ class ReplicaCore:
         """The rule of a topology, where there is one."""
         self.bringers: dict[int, ReplicaId] = {}
         """Which replica brings under a source, of those that have dialled this one."""
+        self.hops: dict[tuple[DocumentId, int], int] = {}
+        """How often what a source brings of a document may be sent on, where it has said so."""
         self.gate: Callable[[int], None] | None = None
         """Raises `UpdateRefused` for a source whose updates do not enter at this replica."""
         self._remotes: dict[str, int] = {}
@@ -299,12 +302,27 @@ class ReplicaCore:
         writes: list[Write] = []
         for document, turn in turns.items():
             owed = remotes
+            sources = {delta.source for delta in turn.deltas}
+            hops = {source: self._hops_left(document, source) for source in sorted(sources)}
+            if hops:
+                self._documents[document].hops_left = max(hops.values())
             if self.forwarding is not None:
-                sources = {delta.source for delta in turn.deltas}
-                owed = self.forwarding.narrowed(remotes, sources, self.bringers)
+                owed = self.forwarding.narrowed(remotes, hops, self.bringers)
             writes += self._documents[document].writes(turn, owed)
         self._writing = Batch(writes, turns)
         return self._writing
+
+    def _hops_left(self, document: DocumentId, source: int) -> int:
+        hops_max = HOPS_MAX if self.forwarding is None else self.forwarding.hops_max
+        return min(self.hops.get((document, source), hops_max), hops_max)
+
+    def hops_beyond(self, document: DocumentId) -> int:
+        """How often whoever is sent what was last written of a document may send it on.
+
+        Of one that was read from the store nobody knows any more how it came: as if edited here.
+        """
+        known = self._documents.get(document)
+        return 0 if known is None else max(0, known.hops_left - 1)
 
     def persisted(self, batch: Batch) -> list[Delivery]:
         """`batch` is on the disk: deliver what it holds."""

@@ -39,6 +39,7 @@ from crdt_state.replica.admission import (
 from crdt_state.replica.awaited import Awaited, Fingerprint, fingerprint
 from crdt_state.replica.inbox import Inbox, Run
 from crdt_state.storage.contract import NOTHING, Append, Hold, Release, SetAside, SetMetadata
+from crdt_state.topology.contract import HOPS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -178,6 +179,8 @@ class DocumentCore:
         """Which life of the document this is; it stays that as long as this object."""
         self.confirmed: set[str] = set()
         """Remotes that have said since this was built that they hold it."""
+        self.hops_left = HOPS_MAX
+        """How often what was written last may be sent on."""
         self._held = None if stored is None else stored.held
         self._inbox = Inbox()
         self._prepared: tuple[Head, Verdict] | None = None

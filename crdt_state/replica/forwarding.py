@@ -21,8 +21,8 @@ from crdt_state.topology.contract import Arrival
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from collections.abc import Set as AbstractSet
 
+    from crdt_state.model.awareness_room import Route
     from crdt_state.topology.contract import Dice, Topology
 
 __all__ = ["Forwarding", "member_name"]
@@ -49,23 +49,42 @@ class Forwarding:
         self._topology = topology
         self._dice = dice
 
+    @property
+    def hops_max(self) -> int:
+        """How often what is edited here is sent on at most."""
+        return self._topology.hops_max
+
+    def shows(self, route: Route | None, peer: ReplicaId | None) -> bool:
+        """Whether awareness that came by `route` goes on to `peer`, by the topology's rule.
+
+        Whoever is no member is shown everything, and whoever has not been met may be one.
+        """
+        to = None if peer is None else self.names.get(peer)
+        if to is None:
+            return True
+        came_from = None if route is None else self.names.get(route.via)
+        origin = None if route is None else self.names.get(route.origin)
+        arrival = Arrival(origin or self._me, came_from)
+        return to in self._topology.show_to(self._me, arrival, (to,))
+
     def narrowed(
         self,
         remotes: Sequence[tuple[int, str]],
-        sources: AbstractSet[int],
+        hops: Mapping[int, int],
         bringers: Mapping[int, ReplicaId],
     ) -> list[tuple[int, str]]:
-        """Those of `remotes`, each with its source, that are owed what `sources` have brought.
+        """Those of `remotes`, each with its source, that are owed what sources have brought.
 
-        `bringers` says which replica brings under a source, of those that have dialled us.
+        `hops` says of each source how often that may be sent on, `bringers` which replica brings
+        under a source, of those that have dialled us.
         """
         of_links = {source: self.members.get(remote) for source, remote in remotes}
         reached: set[ReplicaId] = set()
-        for source in sorted(sources):
+        for source, hops_left in sorted(hops.items()):
             came_from = of_links.get(source)
             if came_from is None and source in bringers:
                 came_from = self.names.get(bringers[source])
-            arrival = Arrival(came_from or self._me, came_from)
+            arrival = Arrival(came_from or self._me, came_from, hops_left)
             reached.update(self._topology.forward_to(self._me, arrival, self.peers, self._dice))
         return [
             (source, remote)

@@ -80,6 +80,13 @@ class OpenDocument(Document):
         self._refused: list[Refusal] = []
         self._is_within = False
         self.on_update(self._edited)
+        gathering = shell.gatherings.of(document)
+        gathering.reside(
+            LOCAL, lambda _, entries: self.presence.receive(entries), self.presence.renew
+        )
+        self._stop_presenting = self.presence.attach(
+            lambda payload: gathering.receive(LOCAL, payload)
+        )
 
     @classmethod
     async def open(
@@ -179,6 +186,8 @@ class OpenDocument(Document):
         if not self._is_closed:
             self._is_closed = True
             self.presence.leave()
+            self._stop_presenting()
+            self._shell.gatherings.leave(self.id, LOCAL)
             self._shell.leave(self.id, LOCAL)
             super().close()
 

@@ -1,7 +1,6 @@
 """Who else has a document open: awareness with a clock and somebody to send to.
 
-Presence is never stored.  Several links may carry it; each is told what we show, and what it
-brings is merged.  Who was seen through several is gone when the last of them ends.
+Presence is never stored.  Whom it shows, and to whom, is its document's gathering's to say.
 """
 
 from __future__ import annotations
@@ -9,15 +8,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from crdt_state.model.awareness import Awareness, decode_awareness
+from crdt_state.model.awareness import Awareness, encode_awareness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from crdt_state.clocks import Clock
     from crdt_state.identifiers import ClientId
     from crdt_state.limits import Limits
-    from crdt_state.model.awareness import AwarenessChange
+    from crdt_state.model.awareness import AwarenessChange, AwarenessEntry
 
 __all__ = ["Presence"]
 
@@ -30,11 +29,8 @@ class Presence:
     def __init__(self, client: ClientId, clock: Clock, limits: Limits) -> None:
         self._awareness = Awareness(client, limits=limits)
         self._clock = clock
-        self._limits = limits
         self._senders: list[Callable[[bytes], None]] = []
         self._callbacks: list[Callable[[AwarenessChange], None]] = []
-        # Link -> whom it has told of; only clients that the awareness keeps, which is bounded.
-        self._seen: dict[int, set[ClientId]] = {}
 
     @property
     def states(self) -> dict[ClientId, Any]:
@@ -56,35 +52,31 @@ class Presence:
         self._callbacks.append(callback)
         return lambda: _forget(self._callbacks, callback)
 
-    # --- for links ---------------------------------------------------------------------------
+    # --- for the gathering -------------------------------------------------------------------
 
     def attach(self, send: Callable[[bytes], None]) -> Callable[[], None]:
         """Send what we show through `send` as well; returns the off switch."""
         self._senders.append(send)
         return lambda: _forget(self._senders, send)
 
-    def greeting(self) -> bytes | None:
-        """What a new connection is to be told of us.
+    def renew(self) -> None:
+        """Show what we show once more, with a raised clock.
 
-        With a raised clock: peers that took us for gone when the last connection ended ignore
-        the clock they knew us by.
+        Peers that took us for gone when the last connection ended ignore the clock they knew us by.
         """
         state = self._awareness.local
-        return None if state is None else self._awareness.set_local(state, now=self._clock.now())
+        if state is not None:
+            self._send(self._awareness.set_local(state, now=self._clock.now()))
 
-    def receive(self, payload: bytes, *, link: int = 0) -> None:
-        """Take in what a link (by its number) brought.  Raises `RemoteProtocolError`."""
-        change = self._awareness.apply(payload, now=self._clock.now())
-        self._note_seen(link, payload)
+    def receive(self, entries: Sequence[AwarenessEntry]) -> None:
+        """Take in what is news at the document."""
+        change = self._awareness.apply(encode_awareness(entries), now=self._clock.now())
+        # Late word of them does not come this far, and who comes back may have its old clock.
+        self._awareness.forget(entry.client for entry in entries if entry.is_gone)
         if self._awareness.client in change.updated:
             # A peer took us for gone; our clock is above its word now.
             self._send(self._awareness.encode([self._awareness.client]))
         self._tell(change)
-
-    def disconnected(self, *, link: int = 0) -> None:
-        """A link's connection has ended: whom we knew through it alone, we no longer see."""
-        gone = self._seen.pop(link, set()).difference(*self._seen.values())
-        self._tell(self._awareness.forget(gone))
 
     def tend(self) -> None:
         """Renew our own entry and forget silent ones; to be called every few seconds."""
@@ -93,13 +85,6 @@ class Presence:
         if renewed is not None:
             self._send(renewed)
         self._tell(self._awareness.expired(now))
-
-    def _note_seen(self, link: int, payload: bytes) -> None:
-        # Those who have left as well: what is remembered of their clocks came by this link.
-        told = {entry.client for entry in decode_awareness(payload, limits=self._limits)}
-        seen = self._seen.get(link, set()) | told
-        clock_of = self._awareness.clock_of
-        self._seen[link] = {client for client in seen if clock_of(client) is not None}
 
     def _send(self, payload: bytes) -> None:
         for send in tuple(self._senders):

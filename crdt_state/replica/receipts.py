@@ -81,6 +81,8 @@ class Talker(Protocol):
 
     peer: ReplicaId
     """That replica."""
+    is_confirmed: bool
+    """Whether that replica has answered what was asked when they began."""
 
     def speak(self) -> None:
         """Say to the table how far the peer holds the document now."""

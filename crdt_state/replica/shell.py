@@ -37,6 +37,7 @@ from crdt_state.replica.compaction import Compaction
 from crdt_state.replica.core import ReplicaCore
 from crdt_state.replica.document_core import LOCAL, SET_ASIDE, DocumentCore
 from crdt_state.replica.encodings import Encodings
+from crdt_state.replica.gathering import Gatherings
 from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.replica.peers import Peers
 from crdt_state.replica.receipts import Holdings
@@ -111,6 +112,7 @@ class ReplicaShell:
         self.verification = Verification(store, workers, limits, self.witness)
         self.watching = Watching()
         self.holdings = Holdings(limits.holders_max)
+        self.gatherings = Gatherings(store, self.core, limits)
         self.peers = Peers(store, limits)
         self.membership: Membership | None = None
         """This replica's part in a topology, where it has one."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crdt_state.errors import EpochOutdated, NotHead, UsageError
-from crdt_state.topology.contract import others
+from crdt_state.topology.contract import HOPS_MAX, others
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -83,6 +83,11 @@ class Chain:
         """Whether what these replicas hold is held by all members of this epoch."""
         return set(self.order).issubset(held_by)
 
+    @property
+    def hops_max(self) -> int:
+        """No path is as long."""
+        return HOPS_MAX
+
     def neighbours(
         self, me: ReplicaId, members: Collection[ReplicaId], dice: Dice
     ) -> tuple[ReplicaId, ...]:
@@ -104,6 +109,12 @@ class Chain:
         if successor is None or successor not in peers or successor == arrival.came_from:
             return ()
         return (successor,)
+
+    def show_to(
+        self, me: ReplicaId, arrival: Arrival, peers: Collection[ReplicaId]
+    ) -> tuple[ReplicaId, ...]:
+        """In both directions: people read at the tail, and write at the head."""
+        return others(peers, me, arrival.came_from, arrival.origin)
 
     def anti_entropy_partner(
         self, me: ReplicaId, peers: Collection[ReplicaId], turn: int, dice: Dice

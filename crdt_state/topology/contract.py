@@ -54,6 +54,10 @@ class Arrival:
 class Topology(Protocol):
     """Who talks to whom."""
 
+    @property
+    def hops_max(self) -> int:
+        """How often an edit is sent on at most."""
+
     def neighbours(
         self, me: ReplicaId, members: Collection[ReplicaId], dice: Dice
     ) -> tuple[ReplicaId, ...]:
@@ -63,6 +67,14 @@ class Topology(Protocol):
         self, me: ReplicaId, arrival: Arrival, peers: Collection[ReplicaId], dice: Dice
     ) -> tuple[ReplicaId, ...]:
         """To which of its connected `peers` `me` sends what has arrived."""
+
+    def show_to(
+        self, me: ReplicaId, arrival: Arrival, peers: Collection[ReplicaId]
+    ) -> tuple[ReplicaId, ...]:
+        """To which of its connected `peers` `me` shows who is here; nobody compares that later.
+
+        Not by dice: who is shown an entry is also to be told when it is gone.
+        """
 
     def anti_entropy_partner(
         self, me: ReplicaId, peers: Collection[ReplicaId], turn: int, dice: Dice

@@ -54,6 +54,12 @@ class Gossip:
         """`arrival` with no more hops left than an edit of our own has."""
         return replace(arrival, hops_left=min(arrival.hops_left, self.hops_max))
 
+    def show_to(
+        self, me: ReplicaId, arrival: Arrival, peers: Collection[ReplicaId]
+    ) -> tuple[ReplicaId, ...]:
+        """To everybody who is connected: who is chosen by dice would be shown every other move."""
+        return others(peers, me, arrival.came_from, arrival.origin)
+
     def anti_entropy_partner(
         self, me: ReplicaId, peers: Collection[ReplicaId], turn: int, dice: Dice
     ) -> ReplicaId | None:

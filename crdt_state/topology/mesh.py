@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crdt_state.topology.contract import others, turn_of
+from crdt_state.topology.contract import HOPS_MAX, others, turn_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,6 +23,11 @@ class Mesh:
     What a broken connection withholds comes by anti-entropy, from whoever has it.
     """
 
+    @property
+    def hops_max(self) -> int:
+        """No path is as long."""
+        return HOPS_MAX
+
     def neighbours(
         self, me: ReplicaId, members: Collection[ReplicaId], dice: Dice
     ) -> tuple[ReplicaId, ...]:
@@ -34,6 +39,14 @@ class Mesh:
     ) -> tuple[ReplicaId, ...]:
         """To all what was edited here, and nothing that came from a peer."""
         if arrival.came_from is not None or arrival.hops_left <= 0:
+            return ()
+        return others(peers, me, arrival.origin)
+
+    def show_to(
+        self, me: ReplicaId, arrival: Arrival, peers: Collection[ReplicaId]
+    ) -> tuple[ReplicaId, ...]:
+        """To all who came here, and nobody who came to a peer."""
+        if arrival.came_from is not None:
             return ()
         return others(peers, me, arrival.origin)
 

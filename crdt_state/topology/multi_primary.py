@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crdt_state.topology.contract import others, turn_of
+from crdt_state.topology.contract import HOPS_MAX, others, turn_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -35,6 +35,11 @@ class MultiPrimary:
         known = self.primaries.intersection(members)
         return max(known, key=lambda primary: hashlib.sha256(me + primary).digest(), default=None)
 
+    @property
+    def hops_max(self) -> int:
+        """No path is as long."""
+        return HOPS_MAX
+
     def neighbours(
         self, me: ReplicaId, members: Collection[ReplicaId], dice: Dice
     ) -> tuple[ReplicaId, ...]:
@@ -50,6 +55,17 @@ class MultiPrimary:
         """By a primary: to the other primaries what none of those brought, to the rest all."""
         if arrival.hops_left <= 0:
             return ()
+        reached = others(peers, me, arrival.came_from, arrival.origin)
+        if me not in self.primaries:
+            return self._primaries_of(reached) if arrival.came_from is None else ()
+        if arrival.came_from in self.primaries:
+            return tuple(peer for peer in reached if peer not in self.primaries)
+        return reached
+
+    def show_to(
+        self, me: ReplicaId, arrival: Arrival, peers: Collection[ReplicaId]
+    ) -> tuple[ReplicaId, ...]:
+        """As what is edited: among primaries once, and to those who talk to them."""
         reached = others(peers, me, arrival.came_from, arrival.origin)
         if me not in self.primaries:
             return self._primaries_of(reached) if arrival.came_from is None else ()

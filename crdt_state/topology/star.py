@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crdt_state.topology.contract import others
+from crdt_state.topology.contract import HOPS_MAX, others
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +22,11 @@ class Star:
 
     hub: ReplicaId
 
+    @property
+    def hops_max(self) -> int:
+        """No path is as long."""
+        return HOPS_MAX
+
     def neighbours(
         self, me: ReplicaId, members: Collection[ReplicaId], dice: Dice
     ) -> tuple[ReplicaId, ...]:
@@ -34,6 +39,14 @@ class Star:
         """From the hub to all but the origin; from here to the hub what was edited here."""
         if arrival.hops_left <= 0:
             return ()
+        if me == self.hub:
+            return others(peers, me, arrival.came_from, arrival.origin)
+        return (self.hub,) if arrival.came_from is None and self.hub in peers else ()
+
+    def show_to(
+        self, me: ReplicaId, arrival: Arrival, peers: Collection[ReplicaId]
+    ) -> tuple[ReplicaId, ...]:
+        """As what is edited: through the hub."""
         if me == self.hub:
             return others(peers, me, arrival.came_from, arrival.origin)
         return (self.hub,) if arrival.came_from is None and self.hub in peers else ()

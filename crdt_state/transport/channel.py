@@ -41,6 +41,7 @@ from crdt_state.protocol.peer.messages import (
     Awareness,
     Barrier,
     Held,
+    Hops,
     Passed,
     State,
     Updates,
@@ -235,6 +236,7 @@ class Channel:
         self._state_is_out.set()
         self._barriers.clear()
         self._holders.leave(self)
+        self._shell.core.hops.pop((self.document, self.source), None)
         if self._is_used:
             self._shell.leave(self.document, self.source)
 
@@ -346,6 +348,8 @@ class Channel:
                 self._hear_awareness(message)
             case Held():
                 self._hear_held(message)
+            case Hops(_, hops):
+                self._shell.core.hops[self.document, self.source] = hops
             case Barrier():
                 self._start(self._pass_barrier())
             case Passed():
@@ -400,6 +404,7 @@ class Channel:
             reason = f"an update of {largest:,} bytes is more than the other side takes at once"
             self.close(TOO_BIG_FOR_THE_PEER, reason)
             return False
+        self._wire.protocol.count_hops(self.number, self._shell.core.hops_beyond(self.document))
         number = self._wire.protocol.send_updates(self.number, tuple(batch))
         if not (self._queue and self._queue[0].is_of_state):
             self._state_is_out.set()

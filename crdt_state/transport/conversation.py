@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from crdt_state.errors import CrdtStateError, DocumentClosed, LineageEnded, UpdateRefused
 from crdt_state.identifiers import path_of
 from crdt_state.lineage import BORN
+from crdt_state.model.awareness import encode_awareness
 from crdt_state.model.inspect import inspect
 from crdt_state.model.portions import portions
 from crdt_state.model.state import EMPTY_VECTOR, decode_state_vector
@@ -41,20 +42,23 @@ from crdt_state.protocol.ywebsocket import (
     encode_update,
 )
 from crdt_state.replica.admission import Author
+from crdt_state.replica.document_core import LOCAL
 from crdt_state.replica.giving_way import give_way
+from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.storage.contract import ClearOutbox
 from crdt_state.sync.exchange import Exchange, Progress
 from crdt_state.transport.connection import ConnectionEnded
 from crdt_state.transport.reconnect import Backoff
+from crdt_state.transport.unshown import Unshown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from crdt_state.errors import EditRefused
     from crdt_state.identifiers import DocumentId
+    from crdt_state.model.awareness import AwarenessEntry
     from crdt_state.protocol.ywebsocket import Message
     from crdt_state.replica.document_core import Delta, DocumentCore, Refusal
-    from crdt_state.replica.presence import Presence
     from crdt_state.replica.remotes import Remotes
     from crdt_state.replica.shell import ReplicaShell
     from crdt_state.storage.contract import Sequence as StoreSequence
@@ -104,8 +108,7 @@ class Conversation:
         self.last_error: str | None = None
         self.unwelcome_seconds: float | None = None
         """Set when the remote's last word was about this document and was no: how long to rest."""
-        self._presence: Presence | None = None
-        self._stop_presenting: Callable[[], None] = _nothing
+        self._unshown: Unshown[AwarenessEntry] = Unshown(shell.limits)
         self._tie = tie
         self._behind = behind
         self._shell = shell
@@ -132,7 +135,6 @@ class Conversation:
 
     async def close(self) -> None:
         """End, and let go of the document."""
-        self._stop_presenting()
         if self._stay is not None:
             self._stay.cancel()
             await asyncio.gather(self._stay, return_exceptions=True)
@@ -166,22 +168,27 @@ class Conversation:
         """Whether somebody waits for `synced`."""
         return self._awaited_by > 0
 
-    def present(self, presence: Presence) -> None:
-        """Carry this presence from now on, in both directions."""
-        if presence is not self._presence:
-            self._stop_presenting()
-            self._presence = presence
-            self._stop_presenting = presence.attach(self._send_awareness)
-            self._greet()
+    # --- awareness ---------------------------------------------------------------------------
 
-    def _send_awareness(self, payload: bytes) -> None:
-        if self._connection is not None:
-            self._connection.send(encode(AwarenessUpdate(payload)))
+    def _come_to_the_gathering(self) -> None:
+        gathering = self._shell.gatherings.of(self.document)
+        gathering.renew()
+        gathering.arrive(self._tie.source, is_guest=False)
+        gathering.listen(self._tie.source, self._show_remote)
+        self._show_everybody()
 
-    def _greet(self) -> None:
-        greeting = None if self._presence is None else self._presence.greeting()
-        if greeting is not None:
-            self._send_awareness(greeting)
+    def _show_everybody(self) -> None:
+        """Show the remote all who are here; it knows that whom it told of is."""
+        gathering = self._shell.gatherings.of(self.document)
+        self._show_remote(LOCAL, gathering.entries(but=self._tie.source))
+
+    def _show_remote(self, _author: int, entries: list[AwarenessEntry]) -> None:
+        self._unshown.put(entries)
+        connection, limit = self._connection, self._shell.limits.peer_queue_bytes_max
+        # One that does not read is shown the latest with what comes once it does.
+        while self._unshown and connection is not None and connection.buffered_bytes <= limit:
+            shown = encode_awareness(self._unshown.take(LARGE_BYTES))
+            connection.send(encode(AwarenessUpdate(shown)))
 
     # --- the connection ----------------------------------------------------------------------
 
@@ -245,8 +252,8 @@ class Conversation:
         self._connection = None
         self._behind_state = None
         self._stop_asking()
-        if self._presence is not None:
-            self._presence.disconnected(link=self._tie.source)
+        self._unshown = Unshown(self._shell.limits)
+        self._shell.gatherings.leave(self.document, self._tie.source)
 
     # --- when the remote refuses what we bring -----------------------------------------------
 
@@ -296,7 +303,7 @@ class Conversation:
         self._show_attempt(Progress.CATCHING_UP)
         self._exchange.begin()
         connection.send(encode(SyncStep1(self._vector())))
-        self._greet()
+        self._come_to_the_gathering()
         while True:
             await self._take(connection, decode(await connection.receive()))
             await self._shell.has_room()
@@ -317,10 +324,9 @@ class Conversation:
                 self._check_lineage()
                 self._bring(update)
             case AwarenessUpdate(payload):
-                if self._presence is not None:
-                    self._presence.receive(payload, link=self._tie.source)
+                self._shell.gatherings.of(self.document).receive(self._tie.source, payload)
             case QueryAwareness():
-                self._greet()
+                self._show_everybody()
             case PermissionDenied(reason):
                 self.last_error = reason
 
@@ -516,10 +522,6 @@ class Conversation:
         if progress is not self.progress:
             self.progress = progress
             self._tie.changed()
-
-
-def _nothing() -> None:
-    """Nothing is presented yet."""
 
 
 def _report(what: str, error: Exception) -> None:

@@ -138,6 +138,8 @@ class Link:
         """Turns that last though the remote has confirmed everything."""
         self.lasts: Callable[[DocumentId], bool] = lambda _: False
         """Which documents' turns are not to end, however long nothing is edited."""
+        self._attended: dict[DocumentId, None] = {}
+        """Documents that have a channel for the sake of the people who are at them."""
         self._to_bring: dict[DocumentId, None] = {}
         self._is_to_compare = False
         self._looking_again: asyncio.TimerHandle | None = None
@@ -165,6 +167,7 @@ class Link:
         if self._line is not None:
             self._line.begin()
         self._begun = asyncio.create_task(self._bring_what_is_owed(), name=f"link {self.remote}")
+        self._look_at_gatherings()
 
     # --- what people look at -----------------------------------------------------------------
 
@@ -282,6 +285,11 @@ class Link:
 
     def unfollow(self, document: DocumentId) -> asyncio.Future[None]:
         """Let go of a document that the link no longer `needs`; done when that has happened."""
+        if document in self._attended:
+            self._turns[document] = None  # others are still at it
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            done.set_result(None)
+            return done
         return asyncio.shield(self._end(document))
 
     async def close(self) -> None:
@@ -315,7 +323,7 @@ class Link:
     def look_again(self) -> None:
         """Look into the outbox for documents that have come to be owed."""
         self._look.set()
-        if self._is_to_member:
+        if self._looks_early():
             self._has_changed.set()
 
     def compare(self) -> None:
@@ -343,6 +351,27 @@ class Link:
                 self._quiet_since[document] = now
             if document not in self._conversations:
                 self.look_again()
+
+    @property
+    def carries_awareness(self) -> bool:
+        """Whether people see each other by this link who are at neither end's own documents."""
+        return bool(self._attended)
+
+    def who_is_here_changed(self, document: DocumentId) -> None:
+        """Somebody has come to a document or left it: they are shown by a channel that lasts."""
+        gathering = self._shell.gatherings.find(document)
+        is_attended = gathering is not None and gathering.concerns(
+            self.source, self.peer, is_to_member=self._is_to_member
+        )
+        if is_attended and document in self._attended:
+            if document not in self._conversations:
+                self.look_again()  # the remote may have let go of its own channel
+        elif is_attended and len(self._attended) < self._shell.limits.link_gatherings_max:
+            self._attended[document] = None
+            self.look_again()
+        elif not is_attended and document in self._attended:
+            del self._attended[document]
+            self.look_again()
 
     def _converse(self, document: DocumentId) -> Conversation | PeerConversation:
         behind = self._ending.get(document)
@@ -412,6 +441,9 @@ class Link:
                     self._is_open(document)
             for document in tuple(self._resting):
                 await self._give_turn(document)
+            for document in tuple(self._attended):
+                if document not in self._conversations and document in self._attended:
+                    await self._give_turn(document)
             is_all = await self._give_turns_to_owed()
             to_bring, self._to_bring = self._to_bring, {}
             for document in to_bring:
@@ -419,9 +451,10 @@ class Link:
             if self._is_to_compare:
                 self._is_to_compare = False
                 await self._give_turns_to_all()
-            # A member that is slow over one document is not to be told late of all others.
+            # A member that is slow over one document is not to be told late of all others, and who
+            # comes to a document is not to be shown late because of what is owed.
             await self._until(
-                lambda: self._are_turns_over() or (self._is_to_member and self._look.is_set())
+                lambda: self._are_turns_over() or (self._looks_early() and self._look.is_set())
             )
             is_all &= self._are_turns_over()
         except BaseException:
@@ -469,17 +502,25 @@ class Link:
         await self._shell.store.write([ClearOutbox(self.remote, entry.document, entry.through)])
         return True
 
-    def _has_come_for(self, document: DocumentId) -> bool:
-        """Whether the remote has opened this document on a connection of its own."""
+    def _has_come_for(self, document: DocumentId, *, surely: bool = False) -> bool:
+        """Whether the remote has opened this document on a connection of its own.
+
+        `surely` where it has answered there, and so has been shown who is here, and shown it.
+        """
         if not self._is_to_member or self.peer is None:
             return False
         talk = self._conversations.get(document)
         mine = talk.channel if isinstance(talk, PeerConversation) else None
         talkers = self._shell.holdings.of(document).talkers_with(self.peer)
-        return any(talker is not mine for talker in talkers)
+        return any(
+            talker is not mine and not (surely and not talker.is_confirmed) for talker in talkers
+        )
 
     def _are_turns_over(self) -> bool:
         return len(self._turns) == len(self._quiet_since) and not self._ending
+
+    def _looks_early(self) -> bool:
+        return self._is_to_member or bool(self._attended)
 
     def _look_again_in(self, seconds: float) -> None:
         def look() -> None:
@@ -500,7 +541,8 @@ class Link:
             self._opened_while_owed[document] = None
             return True
         if self._has_come_for(document):
-            self._look_again_in(self._shell.limits.link_look_seconds)
+            if document not in self._attended:  # of those, the gathering tells when that ends
+                self._look_again_in(self._shell.limits.link_look_seconds)
             return False
         if document in self._resting:
             rest = self._resting[document] - self._shell.clock.now()
@@ -509,7 +551,7 @@ class Link:
                 return False
             del self._resting[document]
         self._is_giving_turns = True
-        if not self._has_place():
+        if document not in self._attended and not self._has_place():
             await self._until(self._has_place, may_linger=False)
         if document in self._conversations:
             self._opened_while_owed[document] = None
@@ -544,9 +586,10 @@ class Link:
             self._had_its_turn(document, is_in_step=True)
 
     def _has_place(self) -> bool:
+        turns = sum(document not in self._attended for document in self._turns)
         open_ones = len(self._conversations) - len(self._turns)
         places = max(1, self._shell.limits.link_conversations_max - open_ones)
-        return len(self._turns) + len(self._ending) < places
+        return turns + len(self._ending) < places
 
     async def _until(self, condition: Callable[[], bool], *, may_linger: bool = True) -> None:
         while True:
@@ -558,23 +601,25 @@ class Link:
                     self._end(document)
                 elif talk.progress is not Progress.IN_SYNC:
                     self._quiet_since.pop(document, None)
-                elif not may_linger or not self._lingers(document):
+                elif not self._lingers(document, may_linger=may_linger):
                     self._end(document)
             if condition():
                 return
             await self._has_changed.wait()
 
-    def _lingers(self, document: DocumentId) -> bool:
+    def _lingers(self, document: DocumentId, *, may_linger: bool) -> bool:
         """Whether a turn lasts though the remote has confirmed everything."""
-        if not self._is_to_member:
+        is_attended = document in self._attended
+        if not is_attended and not (may_linger and self._is_to_member):
             return False
         now = self._shell.clock.now()
         since = self._quiet_since.setdefault(document, now)
-        if now - since >= self._shell.limits.link_linger_seconds and not self.lasts(document):
+        is_long_quiet = now - since >= self._shell.limits.link_linger_seconds
+        if is_long_quiet and not is_attended and not self.lasts(document):
             return False
         me, peer = self._shell.store.replica_id, self.peer
         # Where both have opened it, one of the two is enough, and both know whose.
-        return peer is None or dials(me, peer) or not self._has_come_for(document)
+        return peer is None or dials(me, peer) or not self._has_come_for(document, surely=True)
 
     def _rest(self, document: DocumentId, seconds: float) -> None:
         if len(self._resting) >= RESTING_MAX:
@@ -611,6 +656,12 @@ class Link:
                 talk.line_changed()
         self.progress_changed()
         self.line_changed()
+        if self.is_up:
+            self._look_at_gatherings()
+
+    def _look_at_gatherings(self) -> None:
+        for document in self._shell.gatherings.documents():
+            self.who_is_here_changed(document)
 
     def _was_refused(self, refused: EditRefused) -> None:
         size = sum(map(len, refused.updates))

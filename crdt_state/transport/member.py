@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from crdt_state.replica.document_core import name_of
 from crdt_state.transport.shortfall import Shortfall
+from crdt_state.transport.unshown import Unshown
 
 if TYPE_CHECKING:
     from crdt_state.limits import Limits
+    from crdt_state.model.awareness import AwarenessEntry
     from crdt_state.replica.admission import Author
     from crdt_state.transport.connection import Accepted
 
@@ -35,6 +37,8 @@ class Member:
         self.farewell: asyncio.Future[None] | None = None
         """Set when it was sent away: done when its connection is closed."""
         self.shortfall = Shortfall(source, limits)
+        self.unshown: Unshown[AwarenessEntry] = Unshown(limits)
+        """Awareness that it has not been sent; what is newer waits with it."""
 
     async def drained(self, seconds_max: float) -> bool:
         """Wait until its buffer is empty; False when nothing leaves it for so long."""

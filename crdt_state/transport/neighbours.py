@@ -235,7 +235,7 @@ class Neighbours:
         for address in tuple(self._links):
             if address in addresses:
                 self._leaving.discard(address)
-            elif address in self._leaving:
+            elif address in self._leaving and not self._is_to_stay(address):
                 await self._hang_up(address)
             else:
                 self._leaving.add(address)
@@ -289,6 +289,14 @@ class Neighbours:
             if other not in wanted
             and self._me in self._topology.neighbours(other, everybody - {other}, dice)
         )
+
+    def _is_to_stay(self, address: str) -> bool:
+        """Whether people see each other by a link that is wanted no longer, within bounds.
+
+        In gossip others are drawn in every round, and people would come and go with them.
+        """
+        is_room = len(self._links) <= self._shell.limits.remotes_max // 2
+        return is_room and address not in self._own and self._links[address].carries_awareness
 
     async def _dial(self, address: str) -> None:
         try:

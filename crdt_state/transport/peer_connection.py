@@ -6,7 +6,7 @@
 1. Updates go out as far as there is credit; channels take turns, none waits for another's large
    document.
 2. What is written and not read is bounded: updates by credit, large messages by the pace at which
-   the connection drains, awareness by being left out.
+   the connection drains, awareness by waiting until it has (`showing`).
 3. A peer that gives no credit for `Limits.peer_slow_seconds_max` while something waits for it is
    hung up on.
 """
@@ -24,6 +24,7 @@ from crdt_state.protocol.peer.messages import (
     Close,
     Credit,
     Held,
+    Hops,
     Passed,
     State,
     Updates,
@@ -47,7 +48,7 @@ TOO_SLOW = 4408
 MESSAGES_IN_A_ROW = 16
 """Heard of one connection before others have their turn."""
 
-Said: TypeAlias = State | Updates | Acknowledge | Held | Awareness | Barrier | Passed
+Said: TypeAlias = State | Updates | Acknowledge | Held | Awareness | Barrier | Passed | Hops
 """What a channel hears while it is open."""
 
 
@@ -93,6 +94,8 @@ class PeerConnection:
         self._pacing: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._patience: asyncio.TimerHandle | None = None
+        self._waiting: dict[Callable[[], None], None] = {}
+        self._calling: asyncio.Task[None] | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._is_over = False
 
@@ -122,7 +125,7 @@ class PeerConnection:
 
     async def has_room(self) -> None:
         """Wait until the peer has taken most of what is written for it."""
-        while not self._is_over and self._waiting_bytes() > self._limits.peer_queue_bytes_max:
+        while not self._is_over and not self.keeps_up:
             await self.connection.drained()
             await asyncio.sleep(0)
 
@@ -184,11 +187,21 @@ class PeerConnection:
         self._hungry[number] = None
         self.touch()
 
+    @property
+    def keeps_up(self) -> bool:
+        """Whether the peer has taken most of what is written for it."""
+        return self._waiting_bytes() <= self._limits.peer_queue_bytes_max
+
+    def when_drained(self, callback: Callable[[], None]) -> None:
+        """Call back once, when the peer keeps up again."""
+        self._waiting[callback] = None
+        if self._calling is None and not self._is_over:
+            self._calling = self._start(self._call_when_drained())
+
     def show(self, number: int, origin: ReplicaId, hops: int, payload: bytes) -> None:
-        """Send awareness; left out for a peer that does not keep up, which the next one mends."""
-        if self._waiting_bytes() <= self._limits.peer_queue_bytes_max:
-            self.protocol.say(Awareness(number, origin, hops, payload))
-            self.touch()
+        """Send awareness, to a peer that keeps up."""
+        self.protocol.say(Awareness(number, origin, hops, payload))
+        self.touch()
 
     def close_channel(self, number: int, code: int, reason: str) -> None:
         """End one channel from our side."""
@@ -203,7 +216,8 @@ class PeerConnection:
         for timer in (self._flushing, self._patience):
             if timer is not None:
                 timer.cancel()
-        for task in (self._pacing, self._draining):
+        self._waiting.clear()
+        for task in (self._pacing, self._draining, self._calling):
             if task is not None:
                 task.cancel()
         channels, self.channels = self.channels, {}
@@ -226,7 +240,7 @@ class PeerConnection:
     def _feed(self) -> None:
         """Let channels send, a batch each in turn, as long as there is credit."""
         while self._hungry and self.protocol.credit > 0:
-            if self._waiting_bytes() > self._limits.peer_queue_bytes_max:
+            if not self.keeps_up:
                 if self._draining is None:
                     self._draining = self._start(self._go_on_when_drained())
                 break
@@ -238,6 +252,18 @@ class PeerConnection:
         elif self._patience is None:
             seconds = self._limits.peer_slow_seconds_max
             self._patience = asyncio.get_running_loop().call_later(seconds, self._give_up)
+
+    async def _call_when_drained(self) -> None:
+        try:
+            while self._waiting and not self._is_over:
+                await self.has_room()
+                waiting, self._waiting = self._waiting, {}
+                for callback in waiting:
+                    callback()
+                # Before the next look: what they have said is written within the tick.
+                await asyncio.sleep(0)
+        finally:
+            self._calling = None
 
     async def _go_on_when_drained(self) -> None:
         try:

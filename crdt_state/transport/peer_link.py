@@ -57,6 +57,7 @@ from crdt_state.transport.conversation import (
 from crdt_state.transport.peer_connection import PeerConnection
 from crdt_state.transport.peer_visit import PEER_PATH
 from crdt_state.transport.reconnect import Backoff
+from crdt_state.transport.showing import Showing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     from crdt_state.lineage import Life
     from crdt_state.protocol.peer.messages import Awareness
     from crdt_state.replica.document_core import Refusal
-    from crdt_state.replica.presence import Presence
     from crdt_state.replica.remotes import Remotes
     from crdt_state.replica.shell import ReplicaShell
     from crdt_state.transport.connection import Connection, Dial
@@ -85,8 +85,6 @@ TRY_ANOTHER_WIRE = "a server that speaks y-websocket alone is reached with wire=
 
 TRY_AGAIN_LATER = 1013
 GONE = 1006
-HOPS = 0
-"""A dialler's awareness is passed on by the listener to its own members, and no further."""
 
 
 class _End(NamedTuple):
@@ -375,9 +373,7 @@ class PeerConversation:
         self._shell = tie.shell
         self._keeper = tie.shell.new_source()
         self._backoff = Backoff(tie.shell.limits, tie.shell.random)
-        self._presence: Presence | None = None
-        self._stop_presenting: Callable[[], None] = _nothing
-        self._wire: PeerConnection | None = None
+        self._showing: Showing | None = None
         self._channel: Channel | None = None
         self._channel_over: asyncio.Future[_End] | None = None
         self._waiting: list[_Waiter] = []
@@ -393,7 +389,6 @@ class PeerConversation:
 
     async def close(self) -> None:
         """End, and let go of the document."""
-        self._stop_presenting()
         tasks = [task for task in (self._stay, self._clearing) if task is not None]
         for task in tasks:
             task.cancel()
@@ -429,14 +424,6 @@ class PeerConversation:
     def is_awaited(self) -> bool:
         """Whether somebody waits for `synced`."""
         return self._awaited_by > 0
-
-    def present(self, presence: Presence) -> None:
-        """Carry this presence from now on, in both directions."""
-        if presence is not self._presence:
-            self._stop_presenting()
-            self._presence = presence
-            self._stop_presenting = presence.attach(self._show)
-            self._greet()
 
     # --- one channel after another -----------------------------------------------------------
 
@@ -506,7 +493,8 @@ class PeerConversation:
                 author=REMOTE,
                 name=f"remote {self._tie.remote}",
             )
-            self._channel_over, self._channel, self._wire = over, channel, wire
+            self._channel_over, self._channel = over, channel
+            self._showing = Showing(shell, wire, channel)
             self._is_to_be_cleared = True
             known = shell.core.get(document)
             try:
@@ -515,7 +503,7 @@ class PeerConversation:
                 is_new = known is None or not is_listed or known.is_new_to(self._tie.remote)
                 await channel.open(is_new=is_new)
                 self._show_attempt(Progress.CATCHING_UP)
-                self._greet()
+                self._showing.begin(is_dialled=True)
                 end: _End = await over
             finally:
                 self._leave_channel(channel)
@@ -535,9 +523,9 @@ class PeerConversation:
     def _leave_channel(self, channel: Channel) -> None:
         if not channel.is_over:
             channel.close(1000, "")
-        self._channel, self._wire = None, None
-        if self._presence is not None:
-            self._presence.disconnected(link=self._tie.source)
+        if self._showing is not None:
+            self._showing.end()
+        self._channel, self._showing = None, None
 
     # --- when the remote holds a later life of the document ----------------------------------
 
@@ -629,8 +617,8 @@ class PeerConversation:
 
     def heard_awareness(self, message: Awareness) -> None:
         """Somebody else at this document."""
-        if self._presence is not None:
-            self._presence.receive(message.payload, link=self._tie.source)
+        if self._showing is not None:
+            self._showing.heard(message)
 
     def was_refused(self, refusal: Refusal) -> None:
         """The remote brought what we do not let in; it stays out, the rest goes on."""
@@ -681,16 +669,6 @@ class PeerConversation:
                 self._waiting.append(waiter)
             elif not waiter.told.done():
                 waiter.told.set_result(None)
-
-    def _show(self, payload: bytes) -> None:
-        channel, wire = self._channel, self._wire
-        if channel is not None and wire is not None and channel.number in wire.channels:
-            wire.show(channel.number, self._shell.store.replica_id, HOPS, payload)
-
-    def _greet(self) -> None:
-        greeting = None if self._presence is None else self._presence.greeting()
-        if greeting is not None:
-            self._show(greeting)
 
     def _tell_waiters(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, []
@@ -782,10 +760,6 @@ class _Fetching:
     def _finish(self, result: list[bytes] | _End) -> None:
         if not self._done.done():
             self._done.set_result(result)
-
-
-def _nothing() -> None:
-    """Nothing is presented yet."""
 
 
 def _report(what: str, error: Exception) -> None:

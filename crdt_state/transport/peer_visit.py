@@ -38,6 +38,7 @@ from crdt_state.transport.channel import Channel
 from crdt_state.transport.farewell import Departure
 from crdt_state.transport.peer_connection import PeerConnection
 from crdt_state.transport.scope_visit import ScopeVisit
+from crdt_state.transport.showing import Showing
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -287,6 +288,7 @@ class PeerVisit:
                 self._account.channels += 1
             self._sources.add(seat.channel.source)
             self.wire.register(asked.channel, seat.channel)
+            seat.showing.begin(is_dialled=False)
             self._start(self._seat(seat, asked), f"channel {asked.channel}")
 
     def _turn_away(self, asked: Open, code: int, reason: str) -> None:
@@ -368,13 +370,10 @@ class PeerVisit:
             del self._seats[seat.channel.document]
             if self._account is not None:
                 self._account.channels -= 1
+        seat.showing.end()
         room, seat.room = seat.room, None
         if room is not None:
             self._listener.leave_seat(room, seat.channel.source)
-
-    def show(self, number: int, payload: bytes) -> None:
-        """Tell the peer who is at a channel's document."""
-        self.wire.show(number, self._shell.store.replica_id, 0, payload)
 
     def new_channel(self, document: DocumentId, seat: _Seat, number: int) -> Channel:
         """The channel of a seat."""
@@ -393,6 +392,10 @@ class PeerVisit:
             name=self._name,
             number=number,
         )
+
+    def new_showing(self, channel: Channel) -> Showing:
+        """The awareness of a seat's channel."""
+        return Showing(self._shell, self.wire, channel)
 
     async def _end(self) -> None:
         if self._expiry is not None:
@@ -418,24 +421,17 @@ class PeerVisit:
 
 
 class _Seat:
-    """A channel's place at the document's room, where awareness is passed on."""
+    """A channel's place at the document's room."""
 
     def __init__(self, visit: PeerVisit, asked: Open) -> None:
         self.room: Room | None = None
         self._visit = visit
-        self._early: bytes | None = None
         self.channel = visit.new_channel(asked.document, self, asked.channel)
+        self.showing = visit.new_showing(self.channel)
 
     def sit_down(self, room: Room) -> None:
-        """Hear of who is here from now on."""
-        present = room.seat(self.channel.source, self._show)
-        if present is not None:
-            self._show(present)
-        if self._early is not None:
-            room.receive_awareness(self.channel.source, self._early)
-
-    def _show(self, payload: bytes) -> None:
-        self._visit.show(self.channel.number, payload)
+        """Take the place."""
+        room.seat(self.channel.source)
 
     # --- as the attendant of its channel -----------------------------------------------------
 
@@ -444,10 +440,7 @@ class _Seat:
 
     def heard_awareness(self, message: Awareness) -> None:
         """Pass it on to everyone at this document."""
-        if self.room is not None:
-            self.room.receive_awareness(self.channel.source, message.payload)
-        else:
-            self._early = message.payload  # said right behind the `Open`, while it is loaded
+        self.showing.heard(message)
 
     def was_refused(self, refusal: Refusal) -> None:
         """End the channel with the code and the reason."""

@@ -100,6 +100,7 @@ class Replica(ReplicaShell):
         self._remotes = Remotes(store, self.core, limits)
         self._neighbours: Neighbours | None = None
         self._listenings: list[Listening] = []
+        self.gatherings.watch(self._who_is_here_changed)
 
     @staticmethod
     def open(
@@ -247,6 +248,10 @@ class Replica(ReplicaShell):
         super()._deliver(batch)
         for link in self._links:
             link.delivered(batch.turns)
+
+    def _who_is_here_changed(self, document: DocumentId) -> None:
+        for link in self._links:
+            link.who_is_here_changed(document)
 
     # --- lineages ----------------------------------------------------------------------------
 
@@ -479,7 +484,7 @@ class Replica(ReplicaShell):
         await self._remotes.forget(remote)
 
     def _tie(self, link: Link, opened: OpenDocument) -> None:
-        link.follow(opened.id).present(opened.presence)
+        link.follow(opened.id)
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()

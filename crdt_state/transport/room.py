@@ -24,7 +24,7 @@ from crdt_state.errors import (
 )
 from crdt_state.identifiers import path_of
 from crdt_state.model import engine
-from crdt_state.model.awareness import AwarenessRoom
+from crdt_state.model.awareness import encode_awareness
 from crdt_state.protocol.ywebsocket import (
     AwarenessUpdate,
     SyncStep1,
@@ -36,9 +36,10 @@ from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.transport.farewell import Departure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Collection, Sequence
 
     from crdt_state.identifiers import DocumentId
+    from crdt_state.model.awareness import AwarenessEntry
     from crdt_state.replica.document_core import Delta, Refusal
     from crdt_state.replica.shell import ReplicaShell
     from crdt_state.transport.farewell import Farewells
@@ -66,8 +67,8 @@ class Room:
         self.document = document
         self.source = shell.new_source()
         self.members: dict[int, Member] = {}
-        self.seats: dict[int, Callable[[bytes], None]] = {}
-        """Replicas that are told of awareness alone, by their source."""
+        self.seats: dict[int, None] = {}
+        """Replicas that have come for the document by channels of their own, by their source."""
         self.opening: asyncio.Future[None] | None = None
         """Set by the listener: done when the replica has loaded the document."""
         self.awaited_by = 0
@@ -77,7 +78,6 @@ class Room:
         self._shell = shell
         self._traffic = traffic
         self._farewells = farewells
-        self._awareness = AwarenessRoom(limits=shell.limits)
         self._tasks: dict[asyncio.Future[None], None] = {}
 
     # --- coming and going --------------------------------------------------------------------
@@ -88,46 +88,76 @@ class Room:
         known = self._shell.core.get(self.document)
         vector = engine.EMPTY_VECTOR if known is None else known.head.state_vector()
         member.connection.send(encode(SyncStep1(vector)))
-        present = self._awareness.join(member.source)
-        if present is not None:
-            member.connection.send(encode(AwarenessUpdate(present)))
+        gathering = self._shell.gatherings.of(self.document)
+        if len(self.members) == 1:
+            gathering.listen(self.source, self._tell_members)
+        gathering.arrive(member.source)
+        if len(gathering):
+            self._show(member, gathering.entries())
 
     def leave(self, member: Member) -> None:
         """A member's connection has ended; its awareness goes with it."""
         if self.members.pop(member.source, None) is None:
             return
-        self._see_off(member.source)
+        self._shell.gatherings.leave(self.document, member.source)
+        if not self.members:
+            self._shell.gatherings.leave(self.document, self.source)
 
-    def seat(self, source: int, tell: Callable[[bytes], None]) -> bytes | None:
-        """Let a replica hear who is here, and say; returns who is, if anybody.
-
-        It has the document's updates by its own channel.
-        """
-        self.seats[source] = tell
-        return self._awareness.join(source)
+    def seat(self, source: int) -> None:
+        """A replica has come: it has updates and awareness by its own channel."""
+        self.seats[source] = None
 
     def unseat(self, source: int) -> None:
-        """A replica has left; the awareness that it brought goes with it."""
-        if self.seats.pop(source, None) is not None:
-            self._see_off(source)
-
-    def _see_off(self, source: int) -> None:
-        farewell = self._awareness.leave(source)
-        if farewell is not None:
-            self._tell_others(source, farewell)
+        """A replica has left."""
+        self.seats.pop(source, None)
 
     # --- awareness ---------------------------------------------------------------------------
 
     def receive_awareness(self, source: int, payload: bytes) -> None:
         """Pass on what is new.  Raises `RemoteProtocolError`."""
-        news = self._awareness.receive(source, payload)
-        if news is not None:
-            self._tell_others(source, news)
+        self._shell.gatherings.of(self.document).receive(source, payload)
 
     def answer_awareness(self, member: Member) -> None:
         """Tell one member who is here."""
-        present = self._awareness.encode()
-        member.connection.send(NOTHING_NEW if present is None else encode(AwarenessUpdate(present)))
+        present = self._shell.gatherings.of(self.document).entries()
+        if present:
+            self._show(member, present)
+        else:
+            member.connection.send(NOTHING_NEW)
+
+    def _tell_members(self, author: int, entries: list[AwarenessEntry]) -> None:
+        """Show everyone but the author what is new; who is slow, the latest of it later."""
+        others = [member for source, member in self.members.items() if source != author]
+        frame = encode(AwarenessUpdate(encode_awareness(entries)))
+        self._keeping_up(others, len(frame))
+        ready = []
+        for member in others:
+            if member.is_behind or member.unshown:
+                member.unshown.put(entries)
+            else:
+                ready.append(member)
+        self._send(ready, frame)
+
+    def _show(self, member: Member, entries: list[AwarenessEntry]) -> None:
+        """Show one member all of these: at once what is little, the rest as it reads."""
+        is_under_way = member.is_behind or bool(member.unshown)
+        member.unshown.put(entries)
+        if not is_under_way:
+            self._send_some(member)
+            if member.unshown:
+                self._start(self._show_the_rest(member))
+
+    def _send_some(self, member: Member) -> None:
+        shown = encode_awareness(member.unshown.take(LARGE_BYTES))
+        self._send([member], encode(AwarenessUpdate(shown)))
+
+    async def _show_the_rest(self, member: Member) -> None:
+        """Show what a member has not been shown, a part whenever it has read the one before."""
+        while member.unshown and self.is_here(member):
+            if member.connection.buffered_bytes <= LARGE_BYTES:
+                self._send_some(member)
+            elif not await member.drained(self._shell.limits.peer_slow_seconds_max):
+                self._drop_as_slow(member)
 
     def show_life(self) -> None:
         """Say something to everyone, so that nobody takes a quiet server for a dead one."""
@@ -199,14 +229,6 @@ class Room:
         if members:
             self._traffic.write(members, frame)
 
-    def _tell_others(self, author: int, awareness: bytes) -> None:
-        others = [member for source, member in self.members.items() if source != author]
-        frame = encode(AwarenessUpdate(awareness))
-        self._send(self._keeping_up(others, len(frame)), frame)
-        for source, tell in tuple(self.seats.items()):
-            if source != author:
-                tell(awareness)
-
     # --- those who are slow ------------------------------------------------------------------
 
     def _keeping_up(self, members: Collection[Member], size: int) -> list[Member]:
@@ -231,15 +253,12 @@ class Room:
         if rest:
             for frame in self._frames(rest):
                 self._send([member], frame)
-        present = self._awareness.encode()
-        if present is not None and self.is_here(member):
-            self._send([member], encode(AwarenessUpdate(present)))
+        await self._show_the_rest(member)
 
     async def _send_what_was_missed(self, member: Member) -> list[Delta]:
         while True:
             if not await member.drained(self._shell.limits.peer_slow_seconds_max):
-                self._traffic.dropped_as_slow += 1
-                self.send_away(member, TOO_SLOW, "this connection does not read fast enough")
+                self._drop_as_slow(member)
                 return []
             known = self._shell.core.get(self.document)
             if known is None or not self.is_here(member):
@@ -252,6 +271,10 @@ class Room:
                 member.is_behind = False
                 self._traffic.resynchronised += 1
                 return rest
+
+    def _drop_as_slow(self, member: Member) -> None:
+        self._traffic.dropped_as_slow += 1
+        self.send_away(member, TOO_SLOW, "this connection does not read fast enough")
 
     # --- those who have to go ----------------------------------------------------------------
 

@@ -1,11 +1,9 @@
-"""Awareness: a client's table, and a server's, which also knows who owns an entry."""
+"""Awareness: the coding, and a client's table."""
 
 from __future__ import annotations
 
-import random
-
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crdt_state.clocks import Instant
@@ -17,7 +15,6 @@ from crdt_state.model.awareness import (
     Awareness,
     AwarenessChange,
     AwarenessEntry,
-    AwarenessRoom,
     decode_awareness,
     encode_awareness,
 )
@@ -223,128 +220,3 @@ def test_a_clients_table_is_bounded_in_bytes() -> None:
     assert not bob.apply(entry(11, 1, '{"a":1}'), now=START)
     assert bob.apply(entry(10, 2, "null"), now=START)
     assert bob.apply(entry(11, 1, '{"a":1}'), now=START)
-
-
-# --- a server's table ------------------------------------------------------------------------
-
-
-def room_with(*connections: str) -> AwarenessRoom:
-    room = AwarenessRoom()
-    for connection in connections:
-        room.join(connection)
-    return room
-
-
-def test_the_room_passes_on_what_is_new_and_shows_it_to_who_comes_later() -> None:
-    room = room_with("a", "b")
-    assert shown(room.receive("a", entry(ALICE, 1, '{"n":1}'))) == [(ALICE, 1, '{"n":1}')]
-    assert shown(room.join("c")) == [(ALICE, 1, '{"n":1}')]
-
-
-def test_an_echo_is_not_passed_on_and_gives_no_ownership() -> None:
-    room = room_with("a", "b")
-    room.receive("a", entry(ALICE, 1, "{}"))
-    assert room.receive("b", entry(ALICE, 1, "{}")) is None
-    assert room.leave("b") is None
-    assert len(room) == 1
-    assert shown(room.leave("a")) == [(ALICE, 1, "null")]
-
-
-@pytest.mark.parametrize("clock", [0, 1, 2, 100])
-def test_null_from_another_is_ignored_at_any_clock(clock: int) -> None:
-    room = room_with("a", "b")
-    room.receive("a", entry(ALICE, 1, "{}"))
-    assert room.receive("b", entry(ALICE, clock, "null")) is None
-    assert len(room) == 1
-
-
-def test_the_owner_may_leave_with_the_same_or_a_higher_clock() -> None:
-    for clock in (1, 2):
-        room = room_with("a")
-        room.receive("a", entry(ALICE, 1, "{}"))
-        assert shown(room.receive("a", entry(ALICE, clock, "null"))) == [(ALICE, clock, "null")]
-        assert len(room) == 0
-        assert room.leave("a") is None
-
-
-def test_an_entry_belongs_to_the_connection_that_last_raised_its_clock() -> None:
-    room = room_with("a", "a again")
-    room.receive("a", entry(ALICE, 1, "{}"))
-    room.receive("a again", entry(ALICE, 2, "{}"))
-    assert room.leave("a") is None
-    assert shown(room.leave("a again")) == [(ALICE, 2, "null")]
-
-
-def test_an_entry_vanishes_with_its_connection_and_only_it() -> None:
-    room = room_with("a", "b")
-    room.receive("a", entry(ALICE, 1, "{}"))
-    room.receive("b", entry(BOB, 1, "{}"))
-    assert shown(room.leave("a")) == [(ALICE, 1, "null")]
-    assert shown(room.encode()) == [(BOB, 1, "{}")]
-
-
-def test_a_late_echo_leaves_no_ghost_and_a_reconnected_client_shows_at_once() -> None:
-    room = room_with("a", "b")
-    room.receive("a", entry(ALICE, 3, "{}"))
-    room.leave("a")
-    assert room.receive("b", entry(ALICE, 3, "{}")) is None
-    assert room.encode() is None
-    room.join("a again")
-    assert shown(room.receive("a again", entry(ALICE, 3, "{}"))) == [(ALICE, 3, "{}")]
-
-
-def test_a_room_is_bounded_and_counts_what_it_ignores() -> None:
-    room = AwarenessRoom(limits=Limits(awareness_clients_max=2, awareness_total_bytes_max=11))
-    room.join("a")
-    for client in (1, 2, 3):
-        room.receive("a", entry(client, 1, "{}"))
-    assert (len(room), room.entries_ignored) == (2, 1)
-    assert room.receive("a", entry(1, 2, '{"a":"bc"}')) is None
-    assert room.entries_ignored == 2
-    room.leave("a")
-    for client in range(100):
-        room.join(client)
-        room.receive(client, entry(client + 10, 1, "{}"))
-        room.leave(client)
-    assert len(room._gone) <= 2
-    assert room._bytes == 0
-
-
-@settings(max_examples=5, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_room_and_clients_agree_whoever_comes_and_goes(seed: int) -> None:
-    """A seeded crowd: after everything has been delivered, all see exactly who is here."""
-    dice = random.Random(seed)
-    room = AwarenessRoom()
-    here: dict[int, Awareness] = {}
-    seen = 0
-
-    def spread(update: bytes | None, *, but: int) -> None:
-        if update is None:
-            return
-        for other, awareness in here.items():
-            if other != but:
-                awareness.apply(update, now=START)
-
-    for step in range(600):
-        number = dice.randrange(1, 9)
-        if number not in here:
-            joined = here[number] = Awareness(ClientId(number + 10 * step))
-            greeting = room.join(number)
-            if greeting is not None:
-                joined.apply(greeting, now=START)
-            spread(room.receive(number, joined.set_local({"n": step}, now=START)), but=number)
-        elif dice.random() < 0.3:
-            del here[number]
-            spread(room.leave(number), but=number)
-        elif dice.random() < 0.3:
-            # What a stock client does with everything it hears.
-            spread(room.receive(number, here[number].encode()), but=number)
-        else:
-            spread(room.receive(number, here[number].set_local({"n": step}, now=START)), but=number)
-        expected = {awareness.client: awareness.local for awareness in here.values()}
-        seen += len(expected)
-        assert {e.client for e in decode_awareness(room.encode() or b"\x00")} == set(expected)
-        for awareness in here.values():
-            assert awareness.states == expected
-    assert seen > 1000

@@ -7,6 +7,8 @@ from random import Random
 from crdt_state.identifiers import ReplicaId
 from crdt_state.replica.forwarding import Forwarding, member_name
 from crdt_state.topology.chain import Chain
+from crdt_state.topology.contract import HOPS_MAX
+from crdt_state.topology.gossip import Gossip
 from crdt_state.topology.mesh import Mesh
 
 A, B, C = "ws://a:1", "ws://b:1", "ws://c:1"
@@ -25,8 +27,9 @@ def mesh_of_three() -> Forwarding:
     return forwarding
 
 
-def owed(forwarding: Forwarding, *sources: int) -> list[str]:
-    return [remote for _, remote in forwarding.narrowed(REMOTES, set(sources), BRINGERS)]
+def owed(forwarding: Forwarding, *sources: int, hops: int = HOPS_MAX) -> list[str]:
+    said = dict.fromkeys(sources, hops)
+    return [remote for _, remote in forwarding.narrowed(REMOTES, said, BRINGERS)]
 
 
 def test_what_is_edited_here_is_owed_to_every_member() -> None:
@@ -56,3 +59,12 @@ def test_in_a_chain_nothing_is_owed_towards_the_head() -> None:
     forwarding.peers = tuple(forwarding.members.values())
     forwarding.names[REPLICA_OF_B] = member_name(B)
     assert owed(forwarding, VISIT_OF_B) == [C, ELSEWHERE]
+
+
+def test_what_has_no_hops_left_is_owed_to_no_member() -> None:
+    gossip = Forwarding(member_name(A), Gossip(hops_max=4), Random(1))
+    gossip.members = {address: member_name(address) for address in (B, C)}
+    gossip.peers = tuple(gossip.members.values())
+    assert gossip.hops_max == 4
+    assert owed(gossip, VISIT_OF_SOMEBODY, hops=1) == [B, C, ELSEWHERE]
+    assert owed(gossip, VISIT_OF_SOMEBODY, hops=0) == [ELSEWHERE]

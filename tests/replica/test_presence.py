@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
 from crdt_state.clocks import ManualClock
-from crdt_state.errors import RemoteProtocolError
 from crdt_state.identifiers import ClientId
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.model.awareness import (
@@ -13,6 +10,7 @@ from crdt_state.model.awareness import (
     RENEW_SECONDS,
     AwarenessChange,
     AwarenessEntry,
+    decode_awareness,
     encode_awareness,
 )
 from crdt_state.replica.presence import Presence
@@ -30,6 +28,9 @@ class Person:
         self.changes: list[AwarenessChange] = []
         self.deafen = self.presence.observe(self.changes.append)
 
+    def hear(self, payload: bytes) -> None:
+        self.presence.receive(decode_awareness(payload))
+
 
 async def test_what_is_shown_reaches_every_link_and_the_other_side() -> None:
     ada, bob = Person(1), Person(2)
@@ -37,50 +38,39 @@ async def test_what_is_shown_reaches_every_link_and_the_other_side() -> None:
     ada.presence.attach(second.append)
     ada.presence.show({"name": "Ada"})
     assert second == ada.sent
-    bob.presence.receive(ada.sent[-1])
+    bob.hear(ada.sent[-1])
     assert bob.presence.states == {1: {"name": "Ada"}}
     assert bob.changes[-1].added == (1,)
     ada.presence.leave()
-    bob.presence.receive(ada.sent[-1])
+    bob.hear(ada.sent[-1])
     assert bob.presence.states == {}
     assert bob.changes[-1].removed == (1,)
 
 
 async def test_nothing_is_said_of_who_shows_nothing() -> None:
     ada = Person(1)
-    assert ada.presence.greeting() is None
+    ada.presence.renew()
     ada.presence.leave()
     ada.presence.tend()
     assert ada.sent == []
 
 
-async def test_a_greeting_is_news_to_who_took_us_for_gone() -> None:
+async def test_what_is_renewed_is_news_to_who_took_us_for_gone() -> None:
     ada, bob = Person(1), Person(2)
     ada.presence.show({"name": "Ada"})
-    bob.presence.receive(ada.sent[-1])
-    bob.presence.disconnected()
+    bob.hear(ada.sent[-1])
+    bob.hear(encode_awareness([AwarenessEntry(ClientId(1), 1, "null")]))
     assert bob.presence.states == {}
-    greeting = ada.presence.greeting()
-    assert greeting is not None
-    bob.presence.receive(greeting)
+    ada.presence.renew()
+    bob.hear(ada.sent[-1])
     assert bob.presence.states == {1: {"name": "Ada"}}
-
-
-async def test_a_lost_connection_takes_the_others_along_and_not_ourselves() -> None:
-    ada, bob = Person(1), Person(2)
-    ada.presence.show({"name": "Ada"})
-    bob.presence.show({"name": "Bob"})
-    bob.presence.receive(ada.sent[-1])
-    bob.presence.disconnected()
-    assert bob.presence.states == {2: {"name": "Bob"}}
-    assert bob.changes[-1].removed == (1,)
 
 
 async def test_our_own_entry_is_renewed_and_silent_ones_are_forgotten() -> None:
     clock = ManualClock()
     ada, bob = Person(1, clock), Person(2, clock)
     ada.presence.show({"name": "Ada"})
-    bob.presence.receive(ada.sent[-1])
+    bob.hear(ada.sent[-1])
     clock.advance(RENEW_SECONDS + 1)
     ada.presence.tend()
     assert len(ada.sent) == 2
@@ -94,7 +84,7 @@ async def test_a_peer_that_says_we_are_gone_is_contradicted_at_once() -> None:
     ada.presence.show({"name": "Ada"})
     bob.presence.show({"name": "Ada"})
     bob.presence.leave()
-    ada.presence.receive(bob.sent[-1])
+    ada.hear(bob.sent[-1])
     assert ada.presence.states == {1: {"name": "Ada"}}
     assert len(ada.sent) == 2
 
@@ -110,8 +100,8 @@ async def test_a_callback_that_fails_harms_neither_the_link_nor_other_callbacks(
     bob.presence.observe(fail)
     bob.presence.observe(bob.changes.append)
     ada.presence.show({"name": "Ada"})
-    bob.presence.receive(ada.sent[-1])
-    bob.presence.disconnected()
+    bob.hear(ada.sent[-1])
+    bob.hear(encode_awareness([AwarenessEntry(ClientId(1), 1, "null")]))
     assert len(bob.changes) == 2
     assert len(reports) == 2
 
@@ -124,34 +114,12 @@ async def test_off_switches_may_be_used_twice() -> None:
     assert ada.sent == []
 
 
-async def test_bytes_that_are_no_awareness_are_the_peers_fault() -> None:
-    with pytest.raises(RemoteProtocolError):
-        Person(1).presence.receive(b"\xff")
-
-
-async def test_who_is_seen_through_two_links_stays_until_both_are_lost() -> None:
-    ada, bob, eve = Person(1), Person(2), Person(3)
-    for person, name in ((ada, "Ada"), (eve, "Eve")):
-        person.presence.show({"name": name})
-    bob.presence.receive(ada.sent[-1], link=7)
-    bob.presence.receive(ada.sent[-1], link=8)  # the same clock: nothing new, but seen here too
-    bob.presence.receive(eve.sent[-1], link=8)
-    bob.presence.disconnected(link=8)
-    assert bob.presence.states == {1: {"name": "Ada"}}
-    assert bob.changes[-1].removed == (3,)
-    bob.presence.disconnected(link=8)
-    assert bob.presence.states == {1: {"name": "Ada"}}
-    bob.presence.disconnected(link=7)
-    assert bob.presence.states == {}
-
-
-async def test_who_left_before_the_connection_was_lost_may_return_with_the_same_clock() -> None:
+async def test_who_left_may_return_with_the_same_clock() -> None:
     ada, bob = Person(1), Person(2)
     ada.presence.show({"name": "Ada"})
-    shown = ada.sent[-1]
-    bob.presence.receive(shown)
-    bob.presence.receive(encode_awareness([AwarenessEntry(ClientId(1), 1, "null")]))
+    bob.hear(ada.sent[-1])
+    bob.hear(encode_awareness([AwarenessEntry(ClientId(1), 1, "null")]))
     assert bob.presence.states == {}
-    bob.presence.disconnected()
-    bob.presence.receive(shown)
+    assert bob.changes[-1].removed == (1,)
+    bob.hear(ada.sent[-1])
     assert bob.presence.states == {1: {"name": "Ada"}}

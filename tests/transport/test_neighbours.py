@@ -17,6 +17,8 @@ from crdt_state.limits import Limits
 from crdt_state.protocol.peer.messages import Member, Members, Told
 from crdt_state.replica.forwarding import member_name
 from crdt_state.security.grant import EVERYTHING, Access, Grant, Right
+from crdt_state.topology.contract import HOPS_MAX
+from crdt_state.topology.gossip import Gossip
 from crdt_state.transport.link import Wire
 from crdt_state.transport.listener import Listener, Visit
 from crdt_state.transport.memory import MemoryConnection, memory_pair
@@ -65,6 +67,13 @@ class Net:
         self.conversations: list[asyncio.Task[None]] = []
         self.open: list[tuple[frozenset[str], MemoryConnection]] = []
         self.dialled: list[tuple[str, str]] = []
+        self._stalled: dict[str, asyncio.Event] = {}
+
+    def stall(self, who: str) -> asyncio.Event:
+        """While this is not set, whoever dials from there hears nothing more."""
+        gate = self._stalled[who] = asyncio.Event()
+        gate.set()
+        return gate
 
     def dialling(self, who: str) -> Callable[[str], object]:
         async def dial(url: str) -> MemoryConnection:
@@ -78,6 +87,15 @@ class Net:
             self.open.append((frozenset((who, whom)), theirs))
             task = asyncio.create_task(site.listener.converse(ours, Visit("/-/sync", None)))
             self.conversations.append(task)
+            if who in self._stalled:
+                receive, gate = theirs.receive, self._stalled[who]
+
+                async def receive_later() -> bytes:
+                    message = await receive()
+                    await gate.wait()
+                    return message
+
+                theirs.receive = receive_later  # type: ignore[method-assign]
             return theirs
 
         return dial
@@ -273,6 +291,43 @@ async def test_several_primaries_take_writes_and_others_are_brought_them() -> No
         await shows(net, lambda text: text == "a")
         await write(net.sites[C], "c")
         await shows(net, lambda text: text == "ca")
+
+
+@pytest.mark.parametrize(("hops_max", "is_owed"), [(1, False), (2, True)])
+async def test_in_gossip_an_edit_is_sent_on_so_often_and_no_more(
+    hops_max: int, is_owed: bool
+) -> None:
+    async with sites(A, B, C) as net:
+        net.cut.add(frozenset((A, C)))
+        for site in net.sites.values():
+            gossip = Neighbourhood.gossip([A, B, C], address=site.address, round_seconds=3_600.0)
+            site.join(replace(gossip, topology=Gossip(hops_max=hops_max)))
+        neighbours = net.sites[B].replica.neighbours
+        assert neighbours is not None
+        await eventually(lambda: [each.is_connected for each in neighbours.seen], [True, True])
+        await net.part(B, C)  # what is owed stays owed
+        await write(net.sites[A], "hello")
+        await shows(net, lambda text: text == "hello", at=[B])
+        owed = [e.document for e in await net.sites[B].replica.store.outbox(C)]
+        assert owed == ([NOTES] if is_owed else [])
+
+
+async def test_along_a_line_of_links_hops_are_counted_down() -> None:
+    async with sites(A, B) as net, opened_replica(limits=LIMITS, seed=9) as phone:
+        link = net.sites[A].replica.connect(B, dial=net.dialling(A), wire=Wire.REPLICA)
+        document = await phone.document(NOTES)
+        document.text("text").insert(0, "hello")
+        phone.connect(A, dial=net.dialling("phone"), wire=Wire.REPLICA)
+        seen = await net.sites[B].replica.document(NOTES)
+        await eventually(lambda: str(seen.text("text")), "hello")
+        cores = [replica.core.get(NOTES) for replica in (phone, *map(at(net), (A, B)))]
+        found = [core.hops_left for core in cores if core is not None]
+        assert found == [HOPS_MAX, HOPS_MAX - 1, HOPS_MAX - 2]
+        await link.close()
+
+
+def at(net: Net) -> Callable[[str], Replica]:
+    return lambda address: net.sites[address].replica
 
 
 async def test_in_a_star_the_hub_passes_on_what_one_brings() -> None:

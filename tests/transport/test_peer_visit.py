@@ -18,7 +18,7 @@ from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId
 from crdt_state.lib0 import encode_string
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.lineage import BORN
-from crdt_state.model.awareness import AwarenessEntry, encode_awareness
+from crdt_state.model.awareness import AwarenessEntry, decode_awareness, encode_awareness
 from crdt_state.model.state import decode_state_vector, encode_state_vector
 from crdt_state.protocol.peer.conversation import Role, SyncProtocol
 from crdt_state.protocol.peer.messages import (
@@ -543,20 +543,55 @@ def entry(client: int, clock: int, text: str = '{"x":1}') -> bytes:
 
 async def test_awareness_goes_to_everyone_else_and_vanishes_with_its_channel() -> None:
     async with opened_server() as server:
-        one, other = Dialler(server), Dialler(server)
+        one, other = Dialler(server), Dialler(server, replica=b"o" * 16)
         channel, _ = await one.open()
         theirs, _ = await other.open()
-        one.protocol.say(Awareness(channel, ReplicaId(b"d" * 16), 0, entry(1, 1)))
+        one.protocol.say(Awareness(channel, ReplicaId(b"d" * 16), 1, entry(1, 1)))
         one.send()
         heard: Awareness = await other.hear(Awareness)
-        assert (heard.channel, heard.payload) == (theirs, entry(1, 1))
-        late = Dialler(server)
+        assert heard == Awareness(theirs, ReplicaId(b"d" * 16), 0, entry(1, 1))
+        late = Dialler(server, replica=b"l" * 16)
         await late.open()
         assert (await late.hear(Awareness)).payload == entry(1, 1)
         one.end.cut()
         gone: Awareness = await other.hear(Awareness)
         assert b"null" in gone.payload
         await until(lambda: len(server.listener.rooms[NOTES].seats) == 2)
+
+
+async def test_a_replica_that_does_not_read_is_shown_the_latest_once_it_does() -> None:
+    limits = replace(IMPATIENT, peer_queue_bytes_max=200_000)
+    async with opened_server(limits=limits) as server:
+        one, slow = Dialler(server), Dialler(server, replica=b"s" * 16)
+        channel, _ = await one.open()
+        await slow.open()
+        for clock in range(1, 101):
+            payload = entry(clock % 10, clock, f'"{"x" * 40_000}"')
+            one.protocol.say(Awareness(channel, ReplicaId(b"d" * 16), 1, payload))
+            one.send()
+            await turn(3)
+        waiting = sum(map(len, slow.end._inbox))
+        assert waiting < limits.peer_queue_bytes_max + 200_000
+        latest: dict[int, int] = {}
+        while sorted(latest.values()) != list(range(91, 101)):
+            heard: Awareness = await slow.hear(Awareness)
+            latest |= {each.client: each.clock for each in decode_awareness(heard.payload)}
+
+
+async def test_who_may_not_read_a_document_is_not_shown_who_is_at_it() -> None:
+    async with opened_server(authentication=Tokens()) as server:
+        ana = Dialler(server, token="ana read notes")
+        channel, _ = await ana.open()
+        ben = Dialler(server, token="ben read other", replica=b"b" * 16)
+        await ben.hear(Welcome)
+        ben.protocol.open(NOTES, NOTHING)
+        ben.send()
+        assert (await ben.hear(Close)).code == 4403
+        ana.protocol.say(Awareness(channel, ReplicaId(b"d" * 16), 9, entry(1, 1)))
+        ana.send()
+        await until(lambda: len(server.shell.gatherings.of(NOTES)) == 1)
+        await turn(50)
+        assert not ben.end._inbox
 
 
 # --- bounds -------------------------------------------------------------------------------------
@@ -730,11 +765,11 @@ async def test_a_document_is_open_once_on_a_connection() -> None:
 
 async def test_awareness_said_right_behind_the_opening_is_passed_on() -> None:
     async with opened_server() as server:
-        one, other = Dialler(server), Dialler(server)
+        one, other = Dialler(server), Dialler(server, replica=b"o" * 16)
         await other.open()
         await one.hear(Welcome)
         channel = one.protocol.open(NOTES, NOTHING)
-        one.protocol.say(Awareness(channel, ReplicaId(b"d" * 16), 0, entry(1, 1)))
+        one.protocol.say(Awareness(channel, ReplicaId(b"d" * 16), 1, entry(1, 1)))
         one.send()
         assert (await other.hear(Awareness)).payload == entry(1, 1)
 

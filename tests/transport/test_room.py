@@ -265,6 +265,36 @@ async def test_a_large_message_is_not_put_behind_what_nobody_has_read() -> None:
         assert not slow.member.is_behind, "who reads is sent large ones as they come"
 
 
+async def test_many_who_join_and_do_not_read_cost_little_however_much_awareness_there_is() -> None:
+    async with opened_room() as (shell, room):
+        ada = Guest(room, shell)
+        for client in range(1, 101):
+            room.receive_awareness(ada.member.source, entry(client, 1, f'"{"x" * 60_000}"'))
+        late = [Guest(room, shell) for _ in range(20)]
+        await turn()
+        assert all(guest.ours.buffered_bytes < 200_000 for guest in late)
+        seen = set()
+        while len(seen) < 100:
+            heard = [each for each in late[0].heard() if isinstance(each, AwarenessUpdate)]
+            assert heard, f"it was shown {len(seen)} of them, and no more comes"
+            seen |= {each.client for said in heard for each in decode_awareness(said.payload)}
+            await turn()
+
+
+async def test_who_left_while_somebody_did_not_read_is_gone_for_that_one_too() -> None:
+    async with opened_room(NARROW) as (shell, room):
+        ada, ben, slow = Guest(room, shell), Guest(room, shell), Guest(room, shell)
+        room.receive_awareness(ben.member.source, entry(2, 1))
+        await type_until_behind(ada, slow)
+        ben.heard()
+        await turn()
+        room.leave(ben.member)
+        slow.heard()
+        await turn()
+        (_, farewell) = slow.heard()
+        assert farewell == AwarenessUpdate(entry(2, 1, "null"))
+
+
 async def test_who_reads_again_is_brought_up_to_date_deletions_included() -> None:
     async with opened_room(NARROW) as (shell, room):
         ada, slow = Guest(room, shell), Guest(room, shell)

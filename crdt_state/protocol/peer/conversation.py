@@ -44,6 +44,7 @@ from crdt_state.protocol.peer.messages import (
     Credit,
     Held,
     Hello,
+    Hops,
     Member,
     Members,
     Open,
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CAPABILITIES",
+    "HOPS_COUNTED",
     "MEMBERS_KNOWN",
     "VERSION",
     "ChannelPhase",
@@ -99,7 +101,10 @@ VERSION = 1
 MEMBERS_KNOWN = "members"
 """That a side takes part in topologies: it answers `Member`, and takes `Members`."""
 
-CAPABILITIES: tuple[str, ...] = (ZSTD, MEMBERS_KNOWN)
+HOPS_COUNTED = "hops"
+"""That a side counts how often an update has been sent on: it says `Hops`, and heeds it."""
+
+CAPABILITIES: tuple[str, ...] = (ZSTD, MEMBERS_KNOWN, HOPS_COUNTED)
 """What this side can do beyond version 1."""
 
 UPDATE_BYTES_MIN = 512
@@ -165,6 +170,7 @@ HEARD_ON_CHANNEL: dict[type[ChannelMessage], dict[ChannelPhase, ChannelPhase]] =
     Held: {ChannelPhase.OPEN: ChannelPhase.OPEN},
     Barrier: {ChannelPhase.OPEN: ChannelPhase.OPEN},
     Passed: {ChannelPhase.OPEN: ChannelPhase.OPEN},
+    Hops: {ChannelPhase.OPEN: ChannelPhase.OPEN},
     Awareness: {
         ChannelPhase.OPENING: ChannelPhase.OPENING,
         ChannelPhase.ANSWERING: ChannelPhase.ANSWERING,
@@ -189,6 +195,7 @@ class _Channel:
     acknowledged: tuple[int, int] = (0, 0)
     barriers: int = 0
     to_pass: int = 0
+    hops: int | None = None
 
 
 class SyncProtocol:
@@ -214,6 +221,7 @@ class SyncProtocol:
         self._private: list[bytes] = []
         """Greetings and tokens, each a frame of its own that is never compressed."""
         self._may_compress = False
+        self._counts_hops = False
         self._compressor: Compressor | None = None
         self._decompressor: Decompressor | None = None
 
@@ -240,7 +248,7 @@ class SyncProtocol:
         self.phase = Phase.READY if isinstance(greeting, Welcome) else Phase.GREETED
         self._private.append(encode(greeting))
         if isinstance(greeting, Welcome):
-            self._may_compress = ZSTD in greeting.capabilities
+            self._agree(greeting)
 
     def answer(self, channel: int, state_vector: bytes, updates: int, life: Life = BORN) -> None:
         """Answer an `Open`."""
@@ -259,6 +267,13 @@ class SyncProtocol:
             self.credit -= sum(map(len, part))
             self._say(channel, message)
         return known.sent
+
+    def count_hops(self, channel: int, hops: int) -> None:
+        """Say how often what follows may be sent on, where that is not what was said last."""
+        known = self._channels.get(channel)
+        if known is not None and self._counts_hops and known.hops != hops:
+            known.hops = hops
+            self._say(channel, encode(Hops(channel, hops)))
 
     def acknowledge(self, channel: int, durable: int, applied: int) -> None:
         """Say how far the peer's updates have come here."""
@@ -402,7 +417,7 @@ class SyncProtocol:
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Welcome):
-            self._may_compress = ZSTD in message.capabilities
+            self._agree(message)
         if isinstance(message, Hello | Welcome):
             self.credit = min(message.credit, CREDIT_MAX)
             if message.update_bytes_max < UPDATE_BYTES_MIN:
@@ -416,6 +431,10 @@ class SyncProtocol:
             if not message.size:
                 raise RemoteProtocolError("a credit of nothing")
             self.credit = min(self.credit + message.size, CREDIT_MAX)
+
+    def _agree(self, welcome: Welcome) -> None:
+        self._may_compress = ZSTD in welcome.capabilities
+        self._counts_hops = HOPS_COUNTED in welcome.capabilities
 
     # --- channels ----------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ with the byte that names its kind; `bytes`, `string` and `varuint` are lib0's (c
     16 Close          varuint channel · varuint code · string reason
     17 Barrier        varuint channel
     18 Passed         varuint channel
+    19 Hops           varuint channel · varuint hops
 
     20 and on         of a whole scope: crdt_state/protocol/peer/scopes.py
 
@@ -65,6 +66,7 @@ __all__ = [
     "Credit",
     "Held",
     "Hello",
+    "Hops",
     "Member",
     "Members",
     "Message",
@@ -239,6 +241,14 @@ class Passed:
 
 
 @dataclass(frozen=True, slots=True)
+class Hops:
+    """What I send on this channel from now on may be sent on `hops` times more."""
+
+    channel: int
+    hops: int
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """I take part in a topology and am dialled at `address`; 0 and nothing where I do not.
 
@@ -265,7 +275,7 @@ class Members:
 
 
 ChannelMessage: TypeAlias = (
-    Open | State | Updates | Acknowledge | Held | Awareness | Close | Barrier | Passed
+    Open | State | Updates | Acknowledge | Held | Awareness | Close | Barrier | Passed | Hops
 )
 TopologyMessage: TypeAlias = Member | Members
 Message: TypeAlias = (
@@ -282,6 +292,7 @@ Message: TypeAlias = (
 
 HELLO, WELCOME, AUTHENTICATE, AUTHENTICATED, CREDIT, PART = range(6)
 OPEN, STATE, UPDATES, ACKNOWLEDGE, HELD, AWARENESS, CLOSE, BARRIER, PASSED = range(0x10, 0x19)
+HOPS = 0x19
 MEMBER, MEMBERS = 0x30, 0x31
 
 
@@ -314,6 +325,8 @@ def encode(message: Message) -> bytes:  # noqa: C901, PLR0911, PLR0912 - a table
             return b"\x17" + encode_varuint(channel)
         case Passed(channel):
             return b"\x18" + encode_varuint(channel)
+        case Hops(channel, hops):
+            return b"\x19" + _numbers(channel, hops)
         case Part(transfer, left, content):
             return b"\x05" + _numbers(transfer, left) + encode_bytes(content)
         case Member(epoch, address):
@@ -415,6 +428,8 @@ def _read(reader: Reader) -> Message:  # noqa: C901, PLR0911, PLR0912 - a table
         return Barrier(reader.varuint())
     if kind == PASSED:
         return Passed(reader.varuint())
+    if kind == HOPS:
+        return Hops(reader.varuint(), reader.varuint())
     if kind == PART:
         return Part(reader.varuint(), reader.varuint(), reader.bytes())
     if kind == MEMBER:

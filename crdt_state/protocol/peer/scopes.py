@@ -1,6 +1,6 @@
 """What two replicas say about a whole scope, as values, and the strict coding of them.
 
-Kinds and fields stand in PROTOCOL.md, section 2.6.  A *batch* is documents with updates:
+Kinds and fields stand in PROTOCOL.md, section 2.7.  A *batch* is documents with updates:
 
     00 <entries>                  as they are
     01 varuint size · <zlib>      compressed; `size` is that of the entries
