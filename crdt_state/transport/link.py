@@ -434,20 +434,8 @@ class Link:
         """
         self._opened_while_owed.clear()
         try:
-            for document in tuple(self._wanted):
-                if not await self._give_turn(document):
-                    self._had_its_turn(document, is_in_step=False)  # not now
-                elif document not in self._turns:
-                    self._is_open(document)
-            for document in tuple(self._resting):
-                await self._give_turn(document)
-            for document in tuple(self._attended):
-                if document not in self._conversations and document in self._attended:
-                    await self._give_turn(document)
+            await self._give_turns_to_asked_for()
             is_all = await self._give_turns_to_owed()
-            to_bring, self._to_bring = self._to_bring, {}
-            for document in to_bring:
-                await self._give_turn(document)
             if self._is_to_compare:
                 self._is_to_compare = False
                 await self._give_turns_to_all()
@@ -468,6 +456,20 @@ class Link:
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(list(self._opened_while_owed))
+
+    async def _give_turns_to_asked_for(self) -> None:
+        """Owed or not: what somebody waits for, what has rested, and what people are at."""
+        for document in tuple(self._wanted):
+            if not await self._give_turn(document):
+                self._had_its_turn(document, is_in_step=False)  # not now
+            elif document not in self._turns:
+                self._is_open(document)
+        to_bring, self._to_bring = self._to_bring, {}
+        for document in (*to_bring, *self._resting):
+            await self._give_turn(document)
+        for document in tuple(self._attended):
+            if document not in self._conversations and document in self._attended:
+                await self._give_turn(document)
 
     async def _give_turns_to_owed(self) -> bool:
         """Whether none of them had to be left for later."""
