@@ -506,27 +506,37 @@ class StoreTooNew(StoreError):
 class LineageEnded(CrdtStateError):
     """A document's lineage has ended: it was seeded anew elsewhere, or deleted (`DocumentDeleted`).
 
-    `updates` are the edits made here in it that nobody else was known to hold; where there are any,
-    the content with them was set aside, and `Replica` offers what may become of it: `adopt`,
-    `keep_as_copy`, `rebase`, each of which takes this error.  `lineage` is the one that ended, 16
-    bytes.  A document that was open is closed.
+    `updates` are the edits made here in it that nobody else was known to hold.  Where it
+    `has_copy`, the content with them was set aside, and `Replica` offers what may become of it:
+    `adopt`, `keep_as_copy`, `rebase`, each of which takes this error; where it has none, its own
+    user ended it, or the disk could not take one.  `lineage` is the one that ended, 16 bytes.  A
+    document that was open is closed.
     """
 
     code = 4409
     what = "was begun anew elsewhere; what is there now is not what you edited"
 
-    def __init__(self, document: str, lineage: bytes, updates: tuple[bytes, ...] = ()) -> None:
-        offer = "; your edits are set aside: adopt, keep_as_copy or rebase them" if updates else ""
+    def __init__(
+        self,
+        document: str,
+        lineage: bytes,
+        updates: tuple[bytes, ...] = (),
+        *,
+        has_copy: bool = False,
+    ) -> None:
+        offer = "; your edits are set aside: adopt, keep_as_copy or rebase them" if has_copy else ""
         super().__init__(f"{document!r} {self.what}{offer}")
         self.document = document
         self.lineage = lineage
         self.updates = updates
+        self.has_copy = has_copy
 
-    def with_more(self, updates: Sequence[bytes]) -> LineageEnded:
+    def with_more(self, updates: Sequence[bytes], *, has_copy: bool = False) -> LineageEnded:
         """The same, handing back `updates` as well."""
         if not updates:
             return self
-        return type(self)(self.document, self.lineage, (*self.updates, *updates))
+        has_copy |= self.has_copy
+        return type(self)(self.document, self.lineage, (*self.updates, *updates), has_copy=has_copy)
 
 
 class DocumentDeleted(LineageEnded):

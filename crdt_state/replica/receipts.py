@@ -109,7 +109,6 @@ class Holders:
         self._replicas_max = replicas_max
         self._holdings = holdings
         self._held: dict[ReplicaId, _Held] = {}
-        self._ended_at = Sequence(-1)
         self._talkers: dict[Talker, None] = {}
         # Not a set: in which order they are told must not depend on where they lie in memory.
         self._receipts: weakref.WeakKeyDictionary[Receipt, None] = weakref.WeakKeyDictionary()
@@ -158,12 +157,11 @@ class Holders:
         """What this replica said counts no more."""
         self._held.pop(replica, None)
 
-    def end(self, position: Sequence, error: Exception) -> None:
-        """What is at `position` or before is of a life of the document that has ended."""
-        self._ended_at = position
+    def end(self, error: Exception) -> None:
+        """The life of the document that there are receipts of has ended."""
         self._held.clear()
         for receipt in tuple(self._receipts):
-            receipt.fail(error)
+            receipt.end(error)
 
     def durable(self) -> list[tuple[ReplicaId, Sequence]]:
         """Which other replicas hold the document on their disks, and through which position."""
@@ -171,8 +169,6 @@ class Holders:
 
     def through(self, position: Sequence, level: Level) -> set[ReplicaId]:
         """Which other replicas have said that they hold it through `position` at this level."""
-        if position <= self._ended_at:
-            return set()
         return {
             replica
             for replica, held in self._held.items()
@@ -249,11 +245,15 @@ class Receipt:
         """In the log of this replica."""
         self._holders = holders
         self._error: Exception | None = None
+        # Not told by its position: the next life may begin at the same one.
+        self._has_ended = False
         self._waiting: dict[asyncio.Future[None], tuple[Level, int]] = {}
 
     @property
     def holders(self) -> frozenset[ReplicaId]:
         """The other replicas that are known to hold it on their disks."""
+        if self._has_ended:
+            return frozenset()
         return frozenset(self._holders.through(self.position, Level.DURABLE))
 
     def has_reached(self, level: Level | str = Level.DURABLE, others: int = 1) -> bool:
@@ -261,7 +261,8 @@ class Receipt:
 
         Never again where its life of the document has ended.
         """
-        return self._holders.has_reached(self.position, _level(level), others)
+        asked = _level(level)
+        return not self._has_ended and self._holders.has_reached(self.position, asked, others)
 
     async def reached(
         self,
@@ -296,6 +297,11 @@ class Receipt:
         for waiter, (level, others) in tuple(self._waiting.items()):
             if not waiter.done() and self.has_reached(level, others):
                 waiter.set_result(None)
+
+    def end(self, error: Exception) -> None:
+        """Its life of the document has ended: what peers say from now on is of another."""
+        self._has_ended = True
+        self.fail(error)
 
     def fail(self, error: Exception) -> None:
         """It will never be held by others: tell everyone who waits, and who will."""

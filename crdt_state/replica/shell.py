@@ -25,6 +25,7 @@ from crdt_state.errors import (
     DocumentSetAside,
     EditNotStored,
     EngineFailed,
+    LineageEnded,
     StoreError,
     StoreUnavailable,
     UpdateRefused,
@@ -408,7 +409,8 @@ class ReplicaShell:
         for waiter in asked:
             _resolve(waiter, error)
         subscribers = self._subscribers.pop(document, {})
-        if own_edits and LOCAL not in subscribers:
+        # Of a life that has ended they are set aside, or their own user has ended it.
+        if own_edits and LOCAL not in subscribers and not isinstance(error, LineageEnded):
             # Whoever made them has closed the document, and nobody is left to hand them back to.
             lost = EditNotStored(str(error), tuple(own_edits))
             self._report(f"what was last edited in {document!r} is lost", lost)
@@ -442,15 +444,18 @@ class ReplicaShell:
         self,
         known: DocumentCore,
         make: Callable[[StoredDocument | None], Awaitable[tuple[list[Write], CrdtStateError]]],
+        late: Callable[[], Awaitable[list[Write]]] | None = None,
     ) -> bool:
         """Write what `make` gives, in one commit, in place of a document in use; end its use.
 
         Until then nothing else of it is written.  `make` is given what is durable, and gives the
         error by which the document's users learn that what they show is not what is stored.
-        False, and nothing has happened, where it fell out of use or is being replaced by others.
+        `late` gives what is to be written then, until it gives nothing: before its users are told,
+        they edit.  False, and nothing has happened, where the document fell out of use or is being
+        replaced by others.
         """
         # Whoever asked may give up; between the commit and its consequences nothing may.
-        task = asyncio.create_task(self._replace(known, make))
+        task = asyncio.create_task(self._replace(known, make, late))
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
         return await asyncio.shield(task)
@@ -459,6 +464,7 @@ class ReplicaShell:
         self,
         known: DocumentCore,
         make: Callable[[StoredDocument | None], Awaitable[tuple[list[Write], CrdtStateError]]],
+        late: Callable[[], Awaitable[list[Write]]] | None,
     ) -> bool:
         document = known.document
         if self.core.get(document) is not known or document in self._replacing:
@@ -477,6 +483,11 @@ class ReplicaShell:
             self._outdated.add(document)
             with self.compaction.withheld(document):
                 await self.store.write(writes)
+                try:
+                    while late is not None and (more := await late()):
+                        await self.store.write(more)
+                except StoreError as failure:
+                    self._lost_unheard(known, failure)
             if (loading := self._loading.get(document)) is not None:
                 await asyncio.wait([loading])  # it may have read the store before the write
             self._drop(document, error)
@@ -489,6 +500,13 @@ class ReplicaShell:
                 self.core.release(document)
                 self._decide_soon()
                 self._work.set()
+
+    def _lost_unheard(self, known: DocumentCore, error: StoreError) -> None:
+        """What could not be set aside is handed back, if anybody is left to hand it back to."""
+        own_edits = known.own_edits()
+        if own_edits and LOCAL not in self._subscribers.get(known.document, {}):
+            lost = EditNotStored(str(error), tuple(own_edits))
+            self._report(f"what was last edited in {known.document!r} is lost", lost)
 
     async def _bury(self) -> None:
         """Let go of old tombstones, now and then, for ever."""

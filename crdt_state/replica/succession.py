@@ -7,13 +7,14 @@ told (`LineageEnded`) and begins anew.
 1. Nothing of the old life is in the new one.
 2. Of a life that somebody else ended, the edits made here that nobody was known to hold are set
    aside first, in the same commit: the whole of it with them, and before that what it was without.
+   What is edited during that commit is set aside, or handed back with the copy to build on.
 3. Whom this replica owes anything, it owes the new life, deletions included, until they have it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from crdt_state.errors import (
@@ -48,6 +49,9 @@ __all__ = [
 ]
 
 RELAY = Author(identity=None, may_write=True, may_relay=True)
+
+LATE_ROUNDS = 3
+"""So often a copy is set aside once more, because somebody edits while the last one is written."""
 
 TRIES = 3
 """Before a document that others replace again and again is left to them."""
@@ -104,10 +108,11 @@ async def succeed(
             if not known.life < life:
                 return None
             step = _Step(shell, known, life, held, told_by, content, creator)
-            if await shell.replace(known, step.make):
-                if step.error is not None:
-                    shell.holdings.of(document).end(shell.last, step.error)
-                return step.error
+            if await shell.replace(known, step.make, step.late):
+                if step.error is None:
+                    return None
+                shell.holdings.of(document).end(step.error)
+                return step.error.with_more(step.late_edits)
         finally:
             shell.leave(document, keeper)
     raise DocumentClosed(f"{document!r} is being replaced by somebody else; try again")
@@ -126,24 +131,25 @@ class _Step:
     creator: str | None
     error: LineageEnded | None = None
     """What the document's users are told; set by `make`."""
+    late_edits: list[bytes] = field(default_factory=list)
+    """What was edited here while the commit was under way and was set aside then."""
+    _before: list[bytes] = field(default_factory=list)
+    """What is stored of the life that ends."""
+    _common: list[bytes] | None = None
+    _own: int = 0
+    """How many edits that had not been written are in the commit."""
+    _rounds: int = 0
 
     async def make(self, stored: StoredDocument | None) -> tuple[list[Write], CrdtStateError]:
         """The writes, and `error`."""
         document, now = self.known.document, self.shell.clock.wall()
-        common, edits = self._parted(stored)
-        writes: list[Write] = []
+        own = [] if self.held is held_by_nobody else self.known.own_edits()
+        self._before, self._own = [] if stored is None else stored.updates(), len(own)
+        self._common, edits = self._parted(stored, own)
         ended = DocumentDeleted if self.life.is_deleted else LineageEnded
-        error = self.error = ended(document, self.known.life.lineage, tuple(edits))
-        if edits:
-            name = self.known.life.lineage.hex()
-            merge = self.shell.workers.merge
-            copy = [(MINE, await merge([*(stored.updates() if stored else ()), *edits]))]
-            if common is not None:
-                copy.insert(0, (COMMON, await merge(common) if common else NOTHING_WRITTEN))
-            writes += (
-                SetAside(document, update, error.code, str(error), source + name, now)
-                for source, update in copy
-            )
+        lineage = self.known.life.lineage
+        error = self.error = ended(document, lineage, tuple(edits), has_copy=bool(edits))
+        writes = await self._set_aside(error, own) if edits else []
         owed = tuple(
             remote
             for remote in (*self.shell.core.remotes(), *self.shell.peers.names())
@@ -155,15 +161,42 @@ class _Step:
             writes.append(Append(document, (self.content,), remotes, creator=self.creator))
         return writes, error
 
-    def _parted(self, stored: StoredDocument | None) -> tuple[list[bytes] | None, list[bytes]]:
+    async def late(self) -> list[Write]:
+        """The copy once more, with what was edited here meanwhile, where anything was."""
+        error, own = self.error, self.known.own_edits()
+        if error is None or self.held is held_by_nobody:
+            return []
+        self.late_edits = own[self._own :] if self._rounds else []
+        error.has_copy |= bool(self._rounds)
+        kept = self._own + len(self.late_edits)
+        if len(own) <= kept or self._rounds == LATE_ROUNDS:
+            return []
+        self._rounds += 1
+        return await self._set_aside(error.with_more(own[self._own :], has_copy=True), own)
+
+    async def _set_aside(self, error: LineageEnded, own: list[bytes]) -> list[Write]:
+        """The writes that keep a copy, with these edits that were never written."""
+        name = self.known.life.lineage.hex()
+        merge = self.shell.workers.merge
+        copy = [(MINE, await merge([*self._before, *own]))]
+        if self._common is not None:
+            common = await merge(self._common) if self._common else NOTHING_WRITTEN
+            copy.insert(0, (COMMON, common))
+        now = self.shell.clock.wall()
+        return [
+            SetAside(self.known.document, update, error.code, str(error), source + name, now)
+            for source, update in copy
+        ]
+
+    def _parted(
+        self, stored: StoredDocument | None, own: list[bytes]
+    ) -> tuple[list[bytes] | None, list[bytes]]:
         """What others hold, None where that cannot be told, and the edits that only we hold."""
-        own = self.known.own_edits()
         if stored is None:
-            return [], own if self.held is not held_by_nobody else []
+            return [], own
         through = self.held(stored)
         if through is None:
-            is_told = self.told_by is not None
-            return stored.updates(), own if is_told else []
+            return stored.updates(), own
         if through == NOTHING:
             return [], stored.updates() + own
         point = stored.checkpoint
@@ -195,33 +228,33 @@ class Copy(NamedTuple):
     def error(self) -> LineageEnded:
         """As who had the document open was told."""
         kind = DocumentDeleted if self.is_deleted else LineageEnded
-        return kind(self.document, self.lineage, (self.whole,))
+        return kind(self.document, self.lineage, (self.whole,), has_copy=True)
 
 
 def copies(entries: Sequence[QuarantineEntry]) -> list[Copy]:
-    """The copies among quarantined entries, oldest first."""
-    common = {
-        (entry.document, entry.source.removeprefix(COMMON)): entry
-        for entry in entries
-        if entry.source.startswith(COMMON)
-    }
-    found = []
+    """The copies among quarantined entries, oldest first; of each lineage, what was kept last."""
+    parts: dict[tuple[DocumentId, str], list[QuarantineEntry]] = {}
     for entry in entries:
-        if not entry.source.startswith(MINE):
-            continue
-        name = entry.source.removeprefix(MINE)
-        base = common.get((entry.document, name))
-        numbers = (entry.number,) if base is None else (base.number, entry.number)
-        found.append(
-            Copy(
-                entry.document,
-                bytes.fromhex(name),
-                entry.code == DocumentDeleted.code,
-                entry.update,
-                None if base is None else base.update,
-                numbers,
+        for kind in (MINE, COMMON):
+            if entry.source.startswith(kind):
+                parts.setdefault((entry.document, entry.source.removeprefix(kind)), []).append(
+                    entry
+                )
+    found = []
+    for (document, name), kept in parts.items():
+        mine = [entry for entry in kept if entry.source.startswith(MINE)]
+        common = [entry for entry in kept if entry.source.startswith(COMMON)]
+        if mine:
+            found.append(
+                Copy(
+                    document,
+                    bytes.fromhex(name),
+                    mine[-1].code == DocumentDeleted.code,
+                    mine[-1].update,
+                    common[-1].update if common else None,
+                    tuple(entry.number for entry in kept),
+                )
             )
-        )
     return found
 
 

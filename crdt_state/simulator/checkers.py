@@ -9,9 +9,13 @@
 `convergence`   then every document is the same everywhere: contents and deep digests
 `kept`          every promised edit that nobody replaced shows
 `invented`      nothing shows that nobody wrote, and nothing shows twice
+`apart`         nothing of one lineage of a document shows in another, but what was rebased
 `verified`      every store's own check finds nothing, and what it did not find did no harm
 `silence`       no task of a replica failed without an answer, and nobody is told of a loss
                 while the disk is well
+
+Of lives, `lives` has three more (`lives`, `tombstones`, `told`).  What a store has promised of a
+lineage it need not keep when it has a greater life of the document.
 
 They look at stores, documents and deliveries only; they know nothing of how a replica works.
 """
@@ -27,23 +31,44 @@ import apsw
 
 from crdt_state.errors import EditNotStored, StoreError
 from crdt_state.limits import DEFAULT_LIMITS
+from crdt_state.lineage import BORN
 from crdt_state.model.inspect import inspect
+from crdt_state.replica.succession import copies
 from crdt_state.storage.contract import NOTHING
-from crdt_state.storage.sqlite_reading import read_document, read_since
+from crdt_state.storage.sqlite_reading import (
+    life_of,
+    read_document,
+    read_quarantine,
+    read_since,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from collections.abc import Sequence as Many
 
     from crdt_state.identifiers import DocumentId
+    from crdt_state.lineage import Life, Lineage
     from crdt_state.replica.document_core import Delta, Refusal
     from crdt_state.replica.shell import ReplicaShell
+    from crdt_state.replica.succession import Copy
     from crdt_state.simulator.ledger import Entry as Written
     from crdt_state.simulator.ledger import Ledger
     from crdt_state.simulator.stores import SimulatedStore
     from crdt_state.storage.contract import Entry, Sequence, StoredDocument
 
-__all__ = ["CHECKERS", "Checkers", "Probe", "Violation", "stored_now"]
+__all__ = [
+    "CHECKERS",
+    "VALUES_OF_ONE",
+    "Checkers",
+    "Probe",
+    "Violation",
+    "copies_now",
+    "life_now",
+    "stored_now",
+    "tags_in",
+    "vector_of",
+    "vector_of_all",
+]
 
 CHECKERS = (
     "durable",
@@ -56,6 +81,10 @@ CHECKERS = (
     "convergence",
     "kept",
     "invented",
+    "apart",
+    "lives",
+    "tombstones",
+    "told",
     "verified",
     "silence",
 )
@@ -112,12 +141,19 @@ class Checkers:
             self.keeps(host, store, entries)
 
     def keeps(self, host: str, store: SimulatedStore, entries: Iterable[Written]) -> None:
-        """A store holds all of these."""
+        """A store holds all of these, but for those whose life of the document has ended there."""
         vectors: dict[DocumentId, Mapping[int, int]] = {}
+        lives: dict[DocumentId, Life] = {}
         for entry in entries:
-            if entry.document not in vectors:
-                vectors[entry.document] = vector_of(stored_now(store, entry.document))
-            vector = vectors[entry.document]
+            document = entry.document
+            if document not in vectors:
+                stored = stored_now(store, document)
+                vectors[document] = vector_of(stored)
+                lives[document] = BORN if stored is None else stored.life
+            if lives[document] > entry.life:
+                continue
+            # Of a lesser life it would hold nothing of these.
+            vector = vectors[document] if lives[document] == entry.life else {}
             lost = [client for client, end in entry.reach.items() if vector.get(client, 0) < end]
             if lost:
                 self._fail(
@@ -157,19 +193,34 @@ class Checkers:
             self._fail("convergence", f"{document!r} differs: {shown}")
         self.passed["convergence"] += 1
 
-    def shows(self, document: DocumentId, where: str, contents: Mapping[str, Any]) -> None:
+    def shows(
+        self,
+        document: DocumentId,
+        where: str,
+        contents: Mapping[str, Any],
+        lineage: Lineage = BORN.lineage,
+    ) -> None:
         """What a document shows was written, all that was promised is there, and nothing twice."""
         for container, content in contents.items():
-            written = self.ledger.of(document, container)
+            written = self.ledger.of(document, container, lineage)
             promised = [entry for entry in written.values() if entry.kept_by]
             if container == "counter":
                 self._counts(document, where, content, written.values(), promised)
                 continue
-            tags = _tags(content)
-            strangers = set(tags) - written.keys()
+            tags = tags_in(content)
+            strangers = sorted(set(tags) - written.keys())
             twice = [tag for tag, count in Counter(tags).items() if count > 1]
+            for tag in strangers:
+                if others := self.ledger.lineages_of(document, container, tag):
+                    self._fail(
+                        "apart",
+                        f"{container} in {document!r} at {where}: {tag!r} was written in lineage "
+                        f"{others[0].hex()}, and this is {lineage.hex()}",
+                    )
+            if lineage != BORN.lineage:
+                self.passed["apart"] += 1
             if strangers or twice:
-                what = f"nobody wrote {min(strangers)!r}" if strangers else f"{twice[0]!r} is twice"
+                what = f"nobody wrote {strangers[0]!r}" if strangers else f"{twice[0]!r} is twice"
                 self._fail("invented", f"{container} in {document!r} at {where}: {what}")
             self.passed["invented"] += 1
             seen = set(tags)
@@ -255,6 +306,22 @@ def stored_now(store: SimulatedStore, document: DocumentId) -> StoredDocument | 
         return read_document(store.connection, document)
 
 
+def life_now(store: SimulatedStore, document: DocumentId) -> Life:
+    """Which life of a document a store has, read as `stored_now` reads."""
+    with _beside_its_owner(store, document):
+        row = store.connection.execute(
+            "SELECT life, life_checksum, deleted_at FROM documents WHERE name = ?", (document,)
+        ).fetchone()
+        return BORN if row is None else life_of(document, *row)
+
+
+def copies_now(store: SimulatedStore, document: DocumentId) -> dict[bytes, Copy]:
+    """What a store has set aside of ended lineages of a document, the last copy of each."""
+    with _beside_its_owner(store, document):
+        entries = read_quarantine(store.connection, document, 0, -1)
+    return {copy.lineage: copy for copy in copies(entries)}
+
+
 def _log_behind(store: SimulatedStore, document: DocumentId, after: Sequence) -> tuple[Entry, ...]:
     with _beside_its_owner(store, document):
         return read_since(store.connection, document, after)
@@ -273,8 +340,13 @@ def _beside_its_owner(store: SimulatedStore, document: DocumentId) -> Iterator[N
 
 def vector_of(stored: StoredDocument | None) -> dict[int, int]:
     """How far each client is in a stored document."""
+    return vector_of_all([] if stored is None else stored.updates())
+
+
+def vector_of_all(updates: Iterable[bytes]) -> dict[int, int]:
+    """How far each client is in all of these together."""
     vector: dict[int, int] = {}
-    for update in [] if stored is None else stored.updates():
+    for update in updates:
         for client, end in _reach(update):
             vector[client] = max(end, vector.get(client, 0))
     return vector
@@ -286,7 +358,8 @@ def _reach(update: bytes) -> tuple[tuple[int, int], ...]:
     return tuple(inspect(update, DEFAULT_LIMITS, merged=True).vector.items())
 
 
-def _tags(content: Any) -> list[str]:
+def tags_in(content: Any) -> list[str]:
+    """What one container shows, tag by tag."""
     if content is None:
         return []
     if isinstance(content, dict):

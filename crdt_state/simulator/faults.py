@@ -17,6 +17,7 @@ from crdt_state.simulator.network import KEEPALIVE_SECONDS
 from crdt_state.simulator.plan import DOCUMENTS
 from crdt_state.simulator.stores import MARK, STORE, SimulatedStore, copied_mark
 from crdt_state.simulator.weather import Kind
+from crdt_state.transport.link import Wire
 
 if TYPE_CHECKING:
     from crdt_state.simulator.machine import Machine
@@ -36,6 +37,9 @@ DISK_ANSWERS = (
     {"write": apsw.SQLITE_IOERR_WRITE, "sync": apsw.SQLITE_IOERR_FSYNC},
 )
 TOKEN_BYTES = 16
+
+SEEDED_ANEW = 0.7
+"""How often somebody brings a document back from elsewhere when a machine has lost its store."""
 
 
 class Faults:
@@ -127,17 +131,30 @@ class Faults:
                 self._put_back(machine, dice)
             case _:
                 raise AssertionError(f"nobody knows how to do {fault.kind}")
+        is_lost = not machine.disk.names  # and it begins with nothing
         if fault.kind is not Kind.RESTART:
             await asyncio.sleep(fault.seconds * (2 if fault.kind is Kind.ABSENCE else 0.3))
         await machine.start()
+        if is_lost and dice.random() < SEEDED_ANEW:
+            self._world.acts.seed_what_was_lost(dice)
         return True
 
     async def _go_down(self, machine: Machine, dice: Random) -> None:
+        """Let it end, and remember what it has held."""
+        world = self._world
         if dice.random() < 0.5:
             await machine.stop()
             machine.put_back(machine.disk.after_kill())
         else:
             await machine.kill()
+        if world.plan.wire is Wire.REPLICA:
+            files = Disk(machine.disk.after_kill())
+            store = await SimulatedStore.on(files, random=dice, limits=LIMITS)
+            try:
+                for document in world.documents():
+                    world.lives.remember(machine.name, store, document)
+            finally:
+                store.abandon()
 
     def _put_back(self, machine: Machine, dice: Random) -> None:
         """Restore an older backup, with the file that holds the mark, without it, or over it."""

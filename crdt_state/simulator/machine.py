@@ -16,6 +16,7 @@ from crdt_state.limits import Limits
 from crdt_state.replica.shell import ReplicaShell
 from crdt_state.replica.workers import InProcess
 from crdt_state.security.tokens import NoAuthentication
+from crdt_state.simulator.checkers import Violation
 from crdt_state.simulator.clocks import SimulatedClock
 from crdt_state.simulator.disks import Disk
 from crdt_state.simulator.processes import Process
@@ -24,10 +25,14 @@ from crdt_state.transport.listener import Listener
 from crdt_state.transport.replica import Replica
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from crdt_state.identifiers import DocumentId
+    from crdt_state.lineage import Lineage
     from crdt_state.replica.open_document import OpenDocument
     from crdt_state.simulator.checkers import Checkers
     from crdt_state.simulator.ledger import Entry
+    from crdt_state.simulator.lives import Lives
     from crdt_state.simulator.network import Network, SimulatedConnection
     from crdt_state.simulator.plan import Topology
     from crdt_state.simulator.trace import Trace
@@ -68,6 +73,8 @@ class Machine:
         *,
         network: Network,
         checkers: Checkers,
+        lives: Lives,
+        documents: Callable[[], Sequence[DocumentId]],
         trace: Trace,
         weather: Weather,
         random: Random,
@@ -89,6 +96,12 @@ class Machine:
         self.links: list[Link] = []
         self.opened: dict[DocumentId, OpenDocument] = {}
         """What people have open, or had last."""
+        self.lineages: dict[DocumentId, Lineage] = {}
+        """Of what people have open, the lineage."""
+        self.noticed: dict[OpenDocument, None] = {}
+        """Documents that have ended, of which somebody has looked at what they tell."""
+        self.choosing: dict[tuple[str, bytes], None] = {}
+        """Documents and their ended lineages, of which somebody is choosing what becomes."""
         self.made: list[Entry] = []
         """What was edited here in this life."""
         self.taken_away_at = -1.0
@@ -104,6 +117,8 @@ class Machine:
         self._wire = wire
         self._network = network
         self._checkers = checkers
+        self._lives = lives
+        self._documents = documents
         self._trace = trace
 
     @property
@@ -154,6 +169,9 @@ class Machine:
         store = await SimulatedStore.on(self.disk, random=dice, limits=LIMITS)
         try:
             await self._checkers.opened(self.name, store, expects_new=self.expects_new_incarnation)
+            now = asyncio.get_running_loop().time()
+            self._lives.opened(self.name, store, self._documents(), now)
+            store.watcher = _Watcher(self.name, store, self._lives, self._checkers)
             shell: ReplicaShell
             if self.remotes:
                 shell = Replica(
@@ -269,6 +287,9 @@ class Machine:
         self.store = self._held = self.shell = None
         self.links = []
         self.opened = {}
+        self.lineages = {}
+        self.noticed = {}
+        self.choosing = {}
         self.made = []
         self._probes = {}
 
@@ -293,3 +314,26 @@ class Machine:
         disk = Disk(files)
         disk.refuses = dict(self.disk.refuses)
         return disk
+
+
+class _Watcher:
+    """Has `Lives` look at a store's lives; what it finds is noted, for nobody here would hear."""
+
+    def __init__(self, host: str, store: SimulatedStore, lives: Lives, checkers: Checkers) -> None:
+        self._host = host
+        self._store = store
+        self._lives = lives
+        self._checkers = checkers
+
+    def is_ending(self, document: DocumentId) -> None:
+        try:
+            self._lives.is_ending(self._host, self._store, document)
+        except Violation as violation:
+            self._checkers.note(violation)
+
+    def has_ended(self, document: DocumentId) -> None:
+        now = asyncio.get_running_loop().time()
+        try:
+            self._lives.has_ended(self._host, self._store, document, now)
+        except Violation as violation:
+            self._checkers.note(violation)

@@ -7,6 +7,7 @@ leaving one out (to find the shortest history that still fails) changes no other
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTAINERS",
+    "DEEDS",
     "DOCUMENTS",
     "EDITS",
+    "Act",
+    "Deed",
     "Fault",
     "Plan",
     "Session",
@@ -55,6 +59,17 @@ READINGS = 3
 
 EDITS = 1_150
 """So many are tried; some are cut short by what goes wrong, and a thousand are made."""
+
+
+class Deed(Enum):
+    """How people end a life of a document; the value is the word for it."""
+
+    DELETE = "deletion"
+    SEED = "seed"
+
+
+DEEDS = (Deed.DELETE,) * 4 + (Deed.SEED,) * 2
+"""What is done in each plan.  Whoever comes upon what was deleted may begin it anew besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +110,19 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class Act:
+    """Somebody ends the life of a document, whatever that is by then."""
+
+    at: float
+    host: str
+    document: DocumentId
+    deed: Deed
+    waits_for: str
+    """"nothing" or "synced"."""
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """Something goes wrong at `host`, for `seconds` where it passes by itself."""
 
@@ -117,6 +145,8 @@ class Plan:
     seconds: float
     sessions: tuple[Session, ...]
     faults: tuple[Fault, ...]
+    acts: tuple[Act, ...] = ()
+    """Only carried out where the wire names lineages."""
 
     @property
     def edits(self) -> int:
@@ -159,8 +189,7 @@ def draw_plan(
             Session(
                 at=random.uniform(0.0, SECONDS),
                 host=random.choice(writers),
-                # Some documents are everybody's, others hardly anybody's.
-                document=DOCUMENTS[min(random.randrange(7), random.randrange(7)) % 6],
+                document=_busy(random),
                 container=random.choice(CONTAINERS),
                 edits=count,
                 waits_for=random.choice(("nothing", "saved", "saved", "synced")),
@@ -187,4 +216,27 @@ def draw_plan(
         SECONDS,
         tuple(sorted(sessions, key=lambda session: session.at)),
         tuple(sorted(faults, key=lambda fault: fault.at)),
+        _draw_acts(seed, writers),
     )
+
+
+def _draw_acts(seed: int, hosts: list[str]) -> tuple[Act, ...]:
+    # With dice of their own, as the wire: they change nothing else of a plan.
+    random = Random(f"acts {seed}")  # noqa: S311
+    acts = [
+        Act(
+            at=random.uniform(SECONDS / 20, SECONDS),
+            host=random.choice(hosts),
+            document=_busy(random),
+            deed=deed,
+            waits_for=random.choice(("nothing", "nothing", "synced")),
+            seed=random.getrandbits(64),
+        )
+        for deed in DEEDS
+    ]
+    return tuple(sorted(acts, key=lambda act: act.at))
+
+
+def _busy(random: Random) -> DocumentId:
+    # Some documents are everybody's, others hardly anybody's.
+    return DOCUMENTS[min(random.randrange(7), random.randrange(7)) % 6]

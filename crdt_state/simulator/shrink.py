@@ -1,4 +1,4 @@
-"""The shortest history that still fails: leaves out faults and sessions while the failure stays.
+"""The shortest history that still fails: leaves out faults, acts and sessions while it stays.
 
 As delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input",
 2002), without its guarantee of a minimum: tries are bounded, because each is a whole run.
@@ -49,9 +49,11 @@ def shrink(
             seconds=min(plan.seconds, end),
             sessions=tuple(session for session in plan.sessions if session.at <= end),
             faults=tuple(fault for fault in plan.faults if fault.at <= end),
+            acts=tuple(act for act in plan.acts if act.at <= end),
         )
     )
     _leave_out(best.plan.faults, lambda some: still_fails(replace(best.plan, faults=some)))
+    _leave_out(best.plan.acts, lambda some: still_fails(replace(best.plan, acts=some)))
     _leave_out(best.plan.sessions, lambda some: still_fails(replace(best.plan, sessions=some)))
     return best
 

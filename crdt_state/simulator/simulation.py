@@ -12,6 +12,7 @@ from crdt_state.simulator.checkers import Checkers, Violation
 from crdt_state.simulator.ledger import Ledger
 from crdt_state.simulator.loop import DeadlockFound, LivelockFound, SimulatedLoop
 from crdt_state.simulator.processes import new_task
+from crdt_state.simulator.remembering import remembered
 from crdt_state.simulator.trace import Trace
 from crdt_state.simulator.vfs import in_the_dark
 from crdt_state.simulator.world import World
@@ -36,6 +37,8 @@ class Outcome:
     """Of simulated time."""
     edits: int
     faults: dict[str, int]
+    acts: dict[str, int]
+    """What people did with lives of documents, by the word for it."""
     passed: dict[str, int]
     events: int
     history: list[str]
@@ -63,7 +66,7 @@ def run(plan: Plan) -> Outcome:
     # What is collected must not be collected at a moment that depends on what ran before.
     was_enabled = gc.isenabled()
     gc.disable()
-    with in_the_dark():
+    with in_the_dark(), remembered():
         try:
             loop.run_until_complete(live())
         except Exception as error:
@@ -81,6 +84,7 @@ def run(plan: Plan) -> Outcome:
         loop.time(),
         0 if world is None else world.edits,
         {} if world is None else dict(world.happened),
+        {} if world is None else dict(world.lives.counts),
         dict(checkers.passed),
         trace.events,
         trace.lines(),

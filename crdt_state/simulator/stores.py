@@ -11,13 +11,14 @@ import itertools
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import apsw
 
 from crdt_state.errors import StoreUnavailable
 from crdt_state.simulator.disks import File
 from crdt_state.simulator.vfs import FaultyVfs
+from crdt_state.storage.contract import SetLife
 from crdt_state.storage.sidecar import MARK_BYTES
 from crdt_state.storage.sqlite import SqliteStore
 from crdt_state.storage.sqlite_connection import configure, meaning_of
@@ -26,14 +27,17 @@ from crdt_state.storage.sqlite_schema import check_format, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Sequence as Many
     from random import Random
 
+    from crdt_state.identifiers import DocumentId
     from crdt_state.limits import Limits
     from crdt_state.simulator.disks import Disk
+    from crdt_state.storage.contract import Sequence, Write
     from crdt_state.storage.sqlite import Thread
     from crdt_state.storage.sqlite_identity import Identity
 
-__all__ = ["MARK", "STORE", "SimulatedStore", "copied_mark"]
+__all__ = ["MARK", "STORE", "LifeWatcher", "SimulatedStore", "copied_mark"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,11 +56,22 @@ NUMBER_BYTES = MARK_BYTES - TOKEN_BYTES
 _names = itertools.count()
 
 
+class LifeWatcher(Protocol):
+    """Whoever looks when a life of a document ends in a store.  It raises nothing."""
+
+    def is_ending(self, document: DocumentId) -> None:
+        """The next commit of this document ends its life, if nothing comes between."""
+
+    def has_ended(self, document: DocumentId) -> None:
+        """It has, and that is durable."""
+
+
 class SimulatedStore(SqliteStore):
     """Made by `on`; over a disk that is off, every call is a `StoreUnavailable`."""
 
     connection: apsw.Connection
     disk: Disk
+    watcher: LifeWatcher | None = None
 
     @classmethod
     async def on(cls, disk: Disk, *, random: Random, limits: Limits) -> SimulatedStore:
@@ -84,6 +99,18 @@ class SimulatedStore(SqliteStore):
         store.connection = connection.raw
         store.disk = disk
         return store
+
+    async def write(self, writes: Many[Write]) -> Sequence:
+        """See `Store`."""
+        ended = [write.document for write in writes if isinstance(write, SetLife)]
+        for document in ended:
+            if self.watcher is not None:
+                self.watcher.is_ending(document)
+        last = await super().write(writes)
+        for document in ended:
+            if self.watcher is not None:
+                self.watcher.has_ended(document)
+        return last
 
     def wal_bytes(self) -> int:
         """See `SqliteStore`."""

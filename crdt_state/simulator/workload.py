@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from crdt_state.lineage import LINEAGE_ZERO
 from crdt_state.simulator.plan import DOCUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
+    from crdt_state.lineage import Lineage
     from crdt_state.model.document import Document
     from crdt_state.simulator.ledger import Entry, Ledger
 
@@ -27,9 +29,13 @@ class Person:
         self._host = host
         self._dice = dice
         self._time = time
+        self._lineage = LINEAGE_ZERO
 
-    def edit(self, document: Document, container: str) -> Entry | None:
+    def edit(
+        self, document: Document, container: str, lineage: Lineage = LINEAGE_ZERO
+    ) -> Entry | None:
         """One edit, in one transaction; its entry, where it writes something."""
+        self._lineage = lineage
         verb: Callable[[Document], Entry | None] = getattr(self, f"_{container}")
         return verb(document)
 
@@ -133,10 +139,11 @@ class Person:
             opening=document,
             at=self._time(),
             amount=amount,
+            lineage=self._lineage,
         )
 
     def _replaced(self, document: Document, container: str, tag: Any) -> None:
-        self._ledger.replaced(document.id, container, tag)
+        self._ledger.replaced(document.id, container, tag, self._lineage)
 
 
 def shown(document: Document) -> dict[str, Any]:

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from crdt_state.errors import CrdtStateError, EditRefused
+from crdt_state.errors import CrdtStateError, EditRefused, LineageEnded
+from crdt_state.lineage import BORN
 from crdt_state.model.inspect import inspect
 from crdt_state.replica import worker_jobs
 from crdt_state.replica.open_document import OpenDocument
 from crdt_state.replica.receipts import Level
-from crdt_state.simulator.checkers import Probe, Violation, stored_now
+from crdt_state.simulator.acts import Acts
+from crdt_state.simulator.checkers import Probe, Violation, life_now, stored_now
 from crdt_state.simulator.faults import Faults
 from crdt_state.simulator.ledger import Ledger
+from crdt_state.simulator.lives import Lives
 from crdt_state.simulator.machine import LIMITS, Machine
 from crdt_state.simulator.network import Network
 from crdt_state.simulator.plan import DOCUMENTS
@@ -31,9 +35,10 @@ from crdt_state.sync.exchange import Progress
 from crdt_state.transport.link import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from crdt_state.identifiers import DocumentId
+    from crdt_state.lineage import Life
     from crdt_state.replica.receipts import Receipt
     from crdt_state.simulator.checkers import Checkers
     from crdt_state.simulator.ledger import Entry
@@ -43,11 +48,16 @@ if TYPE_CHECKING:
 
 __all__ = ["World"]
 
+R = TypeVar("R")
+
 QUIET_SECONDS = 300.0
 """So long after the weather has calmed everybody may take to be in step."""
 
 TOLD_SECONDS = 60.0
 """So long a listener may take to tell those who are in step with it."""
+
+OPENED_AGAIN_MAX = 3
+"""So often somebody goes on in a document whose life has ended under their hands."""
 
 BACKUP_SECONDS = 40.0
 LOOK_SECONDS = 5.0
@@ -63,6 +73,8 @@ class World:
         self.ledger: Ledger = checkers.ledger
         self.random = Random(f"world {plan.seed}")  # noqa: S311 - to be repeated
         self.network = Network(self.random, plan.weather, trace)
+        self.lives = Lives(checkers, plan.topology)
+        self.acts = Acts(self)
         self.machines = {
             name: Machine(
                 name,
@@ -70,6 +82,8 @@ class World:
                 plan.wire,
                 network=self.network,
                 checkers=checkers,
+                lives=self.lives,
+                documents=self.documents,
                 trace=trace,
                 weather=plan.weather,
                 random=self.random,
@@ -87,6 +101,10 @@ class World:
     def clients(self) -> list[Machine]:
         """Machines that people edit at."""
         return [m for name, m in self.machines.items() if self.plan.topology.dialled_by(name)]
+
+    def documents(self) -> Sequence[DocumentId]:
+        """All that there are, copies included."""
+        return (*DOCUMENTS, *self.acts.copies)
 
     async def run(self) -> None:
         """From the beginning to the last check.  Raises `Violation`."""
@@ -108,6 +126,7 @@ class World:
     def take_away(self, machine: Machine, *, since: float) -> None:
         """The simulation takes from a machine what it has promised since then."""
         self.ledger.taken_away(machine.name, since)
+        self.lives.taken_away(machine.name, since)
         machine.taken_away_at = asyncio.get_running_loop().time()
 
     def _reported(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -126,6 +145,8 @@ class World:
             agenda.append((session.at, len(agenda), self._visit(session)))
         for fault in plan.faults:
             agenda.append((fault.at, len(agenda), self.faults.befall(fault)))
+        for act in plan.acts:
+            agenda.append((act.at, len(agenda), self.acts.befall(act)))
         at = LOOK_SECONDS
         while at < plan.seconds:
             agenda.append((at, len(agenda), None))
@@ -159,34 +180,59 @@ class World:
         for machine in self.machines.values():
             if machine.shell is not None:
                 self.checkers.bounded(machine.name, machine.shell)
+            self._look_at_lives(machine)
+
+    def _look_at_lives(self, machine: Machine) -> None:
+        for document in self.documents():
+            if machine.store is not None:
+                self.lives.looks(machine.name, machine.store, document)
+        for document, opening in machine.opened.items():
+            self.acts.notice(machine, opening)
+            known = None if machine.shell is None else machine.shell.core.get(document)
+            if opening.is_closed or known is None:
+                continue
+            if known.life.lineage != machine.lineages[document]:
+                what = f"{machine.name} has {document!r} open in a lineage that has ended"
+                raise Violation("told", what)
 
     async def _visit(self, session: Session) -> None:
         """Let somebody edit, as soon as the machine is up."""
         machine = self.machines[session.host]
         while machine.replica is None:
             await machine.came_up.wait()
+        self.begin_session(machine, self._edit(machine, machine.replica, session))
+
+    def begin_session(self, machine: Machine, work: Coroutine[object, object, None]) -> None:
+        """Let somebody do something at a machine, which may be for long."""
         process = machine.process
-        if process is not None:
-            # Ended when it has waited for what it waits for, or with its process.
-            task = process.start(self._edit(machine, machine.replica, session), "session")
-            self._sessions[task] = None
-            task.add_done_callback(self._sessions.pop)
+        if process is None:
+            work.close()
+            return
+        # Ended when it has waited for what it waits for, or with its process.
+        task = process.start(work, "session")
+        self._sessions[task] = None
+        task.add_done_callback(self._sessions.pop)
 
     async def _edit(self, machine: Machine, replica: Replica, session: Session) -> None:
         dice = Random(session.seed)  # noqa: S311 - to be repeated
         person = Person(self.ledger, machine.name, dice, asyncio.get_running_loop().time)
+        left = session.edits
         try:
-            opening = await self._open(machine, replica, session.document)
-            for _ in range(session.edits):
-                self._edit_once(machine, person, opening, session.container)
-                if dice.random() < 0.15:
-                    await asyncio.sleep(dice.uniform(0.0, 1.0))
-            if session.waits_for == "saved":
-                await self._save(machine, opening, dice)
-            elif session.waits_for == "synced":
-                await self._sync(machine)
-            if session.closes:
-                opening.close()
+            for _ in range(1 + OPENED_AGAIN_MAX):
+                opening = await self.acts.open(machine, replica, session.document, dice)
+                try:
+                    while left:
+                        left -= 1
+                        self._edit_once(machine, person, opening, session.container)
+                        if dice.random() < 0.15:
+                            await asyncio.sleep(dice.uniform(0.0, 1.0))
+                    await self._wait(machine, opening, session, dice)
+                except CrdtStateError:
+                    if not isinstance(opening.error, LineageEnded):
+                        raise
+                    await self.acts.was_told(machine, replica, opening, dice)
+                else:
+                    return
         except Violation as violation:
             self.checkers.note(violation)
         except EditRefused as error:
@@ -195,10 +241,26 @@ class World:
             # Closed by another session, or the disk is ill: who edits is told, and begins anew.
             self.trace.note("not edited", machine.name, type(error).__name__)
 
-    async def _open(self, machine: Machine, replica: Replica, document: DocumentId) -> OpenDocument:
+    async def _wait(
+        self, machine: Machine, opening: OpenDocument, session: Session, dice: Random
+    ) -> None:
+        if session.waits_for == "saved":
+            await self._save(machine, opening, dice)
+        elif session.waits_for == "synced":
+            await self.sync(machine)
+        if session.closes:
+            opening.close()
+
+    async def open(self, machine: Machine, replica: Replica, document: DocumentId) -> OpenDocument:
+        """Open a document at a machine, and have what is delivered there looked at."""
         opening = await replica.document(document)
-        if machine.opened.get(document) is not opening:
+        before = machine.opened.get(document)
+        if before is not opening:
+            if before is not None:
+                self.acts.notice(machine, before)
             machine.opened[document] = opening
+            known = replica.core.get(document)
+            machine.lineages[document] = (BORN if known is None else known.life).lineage
             opening.on_update(lambda update, _: self._updates.append(update))
             if machine.store is not None:
                 probe = Probe(self.checkers, machine.name, document, machine.store)
@@ -209,7 +271,7 @@ class World:
         self, machine: Machine, person: Person, opening: OpenDocument, container: str
     ) -> None:
         self._updates.clear()
-        entry = person.edit(opening, container)
+        entry = person.edit(opening, container, machine.lineages[opening.id])
         self.edits += 1
         for update in self._updates:
             self.trace.note("edit", machine.name, opening.id, container, update)
@@ -242,7 +304,7 @@ class World:
             self.trace.note(level.value, machine.name, there.name, receipt.document, len(kept))
             self.checkers.passed["receipts"] += 1
 
-    async def _sync(self, machine: Machine) -> None:
+    async def sync(self, machine: Machine) -> None:
         """Wait until every remote holds what was made or stored here, as each promises."""
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -254,7 +316,13 @@ class World:
                 for entry in self.ledger
                 if entry.host == name and name in entry.kept_by
             }
-            await link.synced()
+            lives = self.lives.promised(name, after=self.machines[remote].taken_away_at)
+            while True:
+                try:
+                    await link.synced()
+                    break
+                except LineageEnded as ended:
+                    self.trace.note("told of", name, ended.document)
             there = self.machines[remote]
             kept = [
                 entry
@@ -265,6 +333,9 @@ class World:
             if there.store is not None and there.taken_away_at < began:
                 self.checkers.keeps(remote, there.store, kept)
                 self.ledger.promised(kept, remote, loop.time())
+                for document, life in lives.items():
+                    self.lives.promise(remote, document, life, loop.time())
+                    self.lives.looks(remote, there.store, document)
                 self.trace.note("synced", name, remote, len(kept))
 
     # --- when the weather has calmed ---------------------------------------------------------
@@ -284,13 +355,13 @@ class World:
                 await self._be_told()
                 # Then without anybody opening anything: what is owed is brought by links alone.
                 for machine in self.clients:
-                    await self._within(machine, self._sync(machine))
+                    await self._within(machine, self.sync(machine))
                 if self._sessions:
                     await asyncio.wait(tuple(self._sessions))
                 await self.faults.tell_the_rest()
                 for machine in self.clients:
                     await self._within(machine, self._open_everything(machine))
-                while not self._are_in_step():
+                while await self._settle() or not self._are_in_step():
                     await asyncio.sleep(1.0)
                     self.fail_if_found()
         except TimeoutError:
@@ -314,28 +385,60 @@ class World:
                     if opening.is_closed or not is_told or there is None or machine.shell is None:
                         continue
                     known, theirs = machine.shell.core.get(document), there.core.get(document)
-                    if known and theirs and known.head.vector != theirs.head.vector:
+                    if known is None or theirs is None:
+                        continue
+                    is_same = known.head.vector == theirs.head.vector
+                    if not is_same or known.life != theirs.life:
                         return (
                             f"{machine.name} shows {document!r} as in sync with {remote} and was "
                             f"not told of all of it within {TOLD_SECONDS:.0f} s"
                         )
         return None
 
-    async def _within(self, machine: Machine, work: Coroutine[object, object, None]) -> None:
+    async def _within(self, machine: Machine, work: Coroutine[object, object, R]) -> R:
         """Do something as part of a machine's process."""
         if machine.process is None:
             raise AssertionError(f"{machine.name} was never started")
-        await machine.process.start(work, "healing")
+        return await machine.process.start(work, "healing")
 
     async def _open_everything(self, machine: Machine) -> None:
         if machine.replica is not None:
-            for document in DOCUMENTS:
-                await self._open(machine, machine.replica, document)
+            for document in self.documents():
+                with suppress(LineageEnded):  # deleted, or ended while it was being opened
+                    await self.open(machine, machine.replica, document)
+
+    async def _settle(self) -> bool:
+        """Have everybody choose about what has ended; whether there was anything to choose."""
+        if self.plan.wire is not Wire.REPLICA:
+            return False
+        has_chosen = False
+        for machine in self.clients:
+            has_chosen |= await self._within(machine, self.acts.settle(machine))
+        return has_chosen
 
     def _are_in_step(self) -> bool:
         if any(link.progress is not Progress.IN_SYNC for m in self.clients for link in m.links):
             return False
-        return all(len(set(self._vectors(document).values())) == 1 for document in DOCUMENTS)
+        return all(map(self._is_in_step, self.documents()))
+
+    def _is_in_step(self, document: DocumentId) -> bool:
+        lives = set(self._lives_of(document).values())
+        if len(lives) > 1:
+            return False
+        if lives.pop().is_deleted:
+            return True
+        return len(set(self._vectors(document).values())) == 1
+
+    def is_gone(self, document: DocumentId) -> bool:
+        """Whether a document is deleted everywhere, so that to ask for it again tells nothing."""
+        return all(life.is_deleted for life in self._lives_of(document).values())
+
+    def _lives_of(self, document: DocumentId) -> dict[str, Life]:
+        return {
+            name: life_now(machine.store, document)
+            for name, machine in self.machines.items()
+            if machine.store is not None
+        }
 
     def _vectors(self, document: DocumentId) -> dict[str, bytes]:
         found = {}
@@ -353,10 +456,20 @@ class World:
             for m in self.clients
             for link in m.links
         ]
+        for document in self.documents():
+            lives = self._lives_of(document)
+            if len(set(lives.values())) > 1:
+                lag += [f"{name} has {life} of {document!r}" for name, life in lives.items()]
         return f"not in step {QUIET_SECONDS:.0f} s after the weather had calmed; {'; '.join(lag)}"
 
     def _compare(self) -> None:
-        for document in DOCUMENTS:
+        for document in self.documents():
+            life = self.lives.agreed(document, self._lives_of(document))
+            self.trace.note("life", document, str(life))
+            for machine in self.machines.values():
+                self._look_at_lives(machine)
+            if life.is_deleted:
+                continue
             digests = {}
             # Of those who dial one store for each document: reading them all takes as long as
             # all that went before.
@@ -374,7 +487,7 @@ class World:
                 self.trace.note("digest", document, name, digest)
             for machine in self.clients:
                 contents = shown(machine.opened[document])
-                self.checkers.shows(document, machine.name, contents)
+                self.checkers.shows(document, machine.name, contents, life.lineage)
 
     async def _end(self) -> None:
         self.checkers.sent_within(

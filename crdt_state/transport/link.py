@@ -341,6 +341,11 @@ class Link:
         self._to_bring[document] = None
         self.look_again()
 
+    def ask_for_life(self, document: DocumentId) -> None:
+        """Hear whether a document that was deleted has been begun anew at the remote since."""
+        if self._line is not None:
+            self.bring(document)
+
     def delivered(self, documents: Iterable[DocumentId]) -> None:
         """Of these documents something new is durable here: a member is told soon."""
         if not self._is_to_member:

@@ -22,7 +22,7 @@ import secrets
 from typing import TYPE_CHECKING, Self
 
 from crdt_state.clocks import HybridClock, SystemClock
-from crdt_state.errors import AlreadyConnected, LimitExceeded, UsageError
+from crdt_state.errors import AlreadyConnected, DocumentDeleted, LimitExceeded, UsageError
 from crdt_state.identifiers import document_id, draw_client_id
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.lineage import BORN, Life
@@ -154,9 +154,15 @@ class Replica(ReplicaShell):
         return await asyncio.shield(opening)
 
     async def _open_new(self, document: DocumentId) -> OpenDocument:
-        opened = await OpenDocument.open(
-            self, document, incarnation=self._incarnation, stamps=self._stamps
-        )
+        try:
+            opened = await OpenDocument.open(
+                self, document, incarnation=self._incarnation, stamps=self._stamps
+            )
+        except DocumentDeleted:
+            # Somebody may have begun it anew since; who is not asked does not tell.
+            for link in self._links:
+                link.ask_for_life(document)
+            raise
         total = opened.size + sum(
             other.size for other in self._open.values() if not other.is_closed
         )
@@ -304,12 +310,10 @@ class Replica(ReplicaShell):
         while page := await self.store.quarantine(after=after, limit=ENTRIES):
             for entry in page:
                 if copies([entry]):
-                    (copy,) = (
-                        each
-                        for each in copies(await self.store.quarantine(entry.document))
-                        if entry.number in each.numbers
-                    )
-                    yield copy.error()
+                    # By now it may have been decided, or kept once more with a later edit.
+                    for copy in copies(await self.store.quarantine(entry.document)):
+                        if entry.number == copy.numbers[-1]:
+                            yield copy.error()
             after = page[-1].number
 
     async def adopt(self, ended: LineageEnded) -> None:

@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import pycrdt
@@ -783,6 +784,43 @@ def test_simulate_prints_the_shortest_history_of_a_failure(
     assert shown.exit_code == 1
     assert "repeat it with: crdt-state simulate --seed 3 --weather storm --edits 60" in shown.stderr
     assert "it still fails with 1 session" in shown.stderr
+
+
+def test_simulate_runs_seeds_side_by_side_and_each_does_what_it_does_alone(folder: Path) -> None:
+    options = ("--edits", "20", "--weather", "calm", "--json")
+    beside = run("simulate", "--seeds", "3", "--jobs", "2", *options)
+    alone = [run("simulate", "--seed", number, *options) for number in (1, 2, 3)]
+    assert beside.exit_code == 0
+    assert sorted(lines(beside), key=itemgetter("seed")) == [
+        line for result in alone for line in lines(result)
+    ]
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_simulate_ends_with_the_first_seed_that_fails_unless_told_otherwise(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    async def settled(self: ReplicaShell, document: str) -> None:
+        """A bug: nothing is waited for."""
+
+    monkeypatch.setattr(ReplicaShell, "settled", settled)
+    monkeypatch.setattr("crdt_state.simulator.shrink.shrink", lambda outcome, _: outcome)
+    options = ("--keep-going",) if goes_on else ()
+    shown = run(
+        "simulate",
+        "--seed",
+        "3",
+        "--seeds",
+        "3",
+        "--edits",
+        "60",
+        "--jobs",
+        "1",
+        "--json",
+        *options,
+    )
+    assert shown.exit_code == 1
+    assert len(lines(shown)) == (3 if goes_on else 1)
 
 
 def test_simulate_can_be_told_which_wire_to_use(folder: Path) -> None:

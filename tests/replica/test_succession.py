@@ -7,12 +7,31 @@ from dataclasses import replace
 
 import pytest
 
-from crdt_state.errors import DocumentClosed, DocumentDeleted, LineageEnded, StoreFull
+from crdt_state.errors import (
+    DocumentClosed,
+    DocumentDeleted,
+    EditNotStored,
+    LineageEnded,
+    StoreFull,
+)
 from crdt_state.lineage import BORN, Life
 from crdt_state.model.state import EMPTY_VECTOR
+from crdt_state.replica.admission import ANYONE
+from crdt_state.replica.document_core import LOCAL
 from crdt_state.replica.succession import copies, held_by_anybody, held_by_nobody, succeed
 from crdt_state.storage.contract import ClearOutbox
-from wired import IMPATIENT, NOTES, GatedStore, Shell, Watcher, opened_shell, text_of, turn, typed
+from wired import (
+    IMPATIENT,
+    NOTES,
+    GatedStore,
+    Reports,
+    Shell,
+    Watcher,
+    opened_shell,
+    text_of,
+    turn,
+    typed,
+)
 
 REMOTE = "ws://remote"
 COMMON = typed("common", client=1)
@@ -72,6 +91,73 @@ async def test_compaction_keeps_apart_what_a_remote_lacks() -> None:
         (copy,) = copies(await shell.store.quarantine(NOTES))
         assert copy.common is not None
         assert text_of([copy.common]) == "common"
+
+
+async def test_what_is_edited_during_the_commit_is_set_aside_as_well() -> None:
+    for is_first in (True, False):
+        async with opened_shell() as shell:
+            await holding(shell)
+            if is_first:  # nothing else is to be set aside
+                await shell.store.write([ClearOutbox(REMOTE, NOTES, shell.last)])
+            user = Watcher()
+            await shell.use(NOTES, LOCAL, user)
+            shell.store.gate.clear()
+            shell.store.let_one_through()  # the empty one, before anything is made
+            ending = asyncio.create_task(told(shell, later(shell), typed("new", client=9)))
+            await turn(20)
+            late = typed("late ", client=3)
+            shell.receive(NOTES, LOCAL, ANYONE, late, name="local")
+            shell.store.gate.set()
+            ended = await ending
+            assert isinstance(ended, LineageEnded)
+            assert ended.has_copy
+            assert ended.updates[-1] == late
+            ((error, own_edits),) = user.losses
+            assert isinstance(error, LineageEnded)
+            assert error.has_copy
+            assert own_edits == [late]
+            (copy,) = copies(await shell.store.quarantine(NOTES))
+            assert sorted(text_of([copy.whole])) == sorted("late common ours")
+            assert copy.common is not None
+            assert sorted(text_of([copy.common])) == sorted("common ours" if is_first else "common")
+
+
+async def test_what_was_edited_last_and_closed_is_set_aside_and_not_reported_as_lost() -> None:
+    async with opened_shell() as shell:
+        reports = Reports()
+        await holding(shell)
+        shell.store.gate.clear()
+        shell.store.let_one_through()
+        ending = asyncio.create_task(told(shell, BORN.deleted()))
+        await turn(20)
+        shell.receive(NOTES, LOCAL, ANYONE, typed("late ", client=3), name="local")
+        shell.store.gate.set()
+        await ending
+        (copy,) = copies(await shell.store.quarantine(NOTES))
+        assert "late" in text_of([copy.whole])
+        assert not len(reports)
+
+
+async def test_a_disk_that_takes_the_deletion_and_not_the_copy_has_the_edit_reported() -> None:
+    async with opened_shell() as shell:
+        reports = Reports()
+        await holding(shell)
+        shell.store.gate.clear()
+        shell.store.let_one_through()
+        ending = asyncio.create_task(told(shell, BORN.deleted()))
+        await turn(20)
+        late = typed("late ", client=3)
+        shell.receive(NOTES, LOCAL, ANYONE, late, name="local")
+        shell.store.let_one_through()
+        await turn(20)
+        shell.store.fault = StoreFull("no space left")
+        shell.store.gate.set()
+        await ending
+        shell.store.fault = None
+        assert len(reports) == 1
+        error = reports.contexts[0]["exception"]
+        assert isinstance(error, EditNotStored)
+        assert error.updates == (late,)
 
 
 async def test_a_log_that_has_grown_too_long_is_folded_all_the_same_and_all_is_kept() -> None:

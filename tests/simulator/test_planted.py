@@ -69,6 +69,9 @@ PLANTED = [
     Planted(bugs.counts_what_was_left_out_as_held, {"durable"}, CLOGS, 1_500, 2, Wire.REPLICA),
     Planted(bugs.takes_what_was_sent_for_what_is_held, {"durable"}, CUTS, 400, 0, Wire.REPLICA),
     Planted(bugs.brings_no_peer_up_to_date, {"quiescence", "durable"}, CLOGS, 800, 1, Wire.REPLICA),
+    Planted(bugs.lets_a_tombstone_resurrect, {"tombstones"}, STORM, 400, 0, Wire.REPLICA),
+    Planted(bugs.merges_two_lineages, {"apart", "told"}, STORM, 400, 2, Wire.REPLICA),
+    Planted(bugs.sets_nothing_aside, {"told"}, STORM, 400, 0, Wire.REPLICA),
 ]
 
 

@@ -10,13 +10,16 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
+from operator import attrgetter
 
 import pytest
 
+from crdt_state.simulator import simulation
 from crdt_state.simulator.checkers import CHECKERS
-from crdt_state.simulator.plan import draw_plan
+from crdt_state.simulator.plan import Deed, Plan, draw_plan
 from crdt_state.simulator.simulation import Outcome, run
 from crdt_state.simulator.weather import CALM, RAIN, STORM, Kind, Weather
 from crdt_state.transport.link import Wire
@@ -31,6 +34,10 @@ FAULTS_OF_A_KIND_MIN = 50
 """In all seeds.  Some that are planned come to nothing (there is no connection to cut, no machine
 that is up); a group has to carry out half of them, rounded down."""
 
+ACTS_THAT_FOLLOW = ("re-creation", "adoption", "copy", "rebase")
+ACTS_OF_A_KIND_MIN = 50
+"""In all seeds, as of the faults; half of the seeds talk over a wire that names no lineages."""
+
 
 def held(seed: int, weather: Weather, wire: Wire | None = None) -> Outcome:
     """The outcome of a seed in which everything held."""
@@ -44,19 +51,33 @@ def held(seed: int, weather: Weather, wire: Wire | None = None) -> Outcome:
 
 
 def everything_held(seeds: range) -> None:
-    edits, faults, passed, planned = 0, Counter[str](), Counter[str](), Counter[str]()
+    edits, happened, passed, planned = 0, Counter[str](), Counter[str](), Counter[str]()
     for seed in seeds:
         outcome = held(seed, STORM)
         assert len(outcome.plan.topology.hosts) >= 5
         assert sum(outcome.faults.values()) >= 20
         edits += outcome.edits
-        faults.update(outcome.faults)
+        happened.update(outcome.faults)
+        happened.update(outcome.acts)
         passed.update(outcome.passed)
         planned.update(fault.kind.value for fault in outcome.plan.faults)
+        planned.update(expected_acts(outcome.plan))
     assert edits >= 1_000 * len(seeds)
     assert set(CHECKERS) <= passed.keys(), "a checker had nothing to look at"
-    rare = {kind: count for kind, count in planned.items() if faults[kind] < count // 2}
+    rare = {kind: count for kind, count in planned.items() if happened[kind] < count // 2}
     assert not rare, f"of these {rare} were planned, and hardly any happened"
+
+
+def expected_acts(plan: Plan) -> Counter[str]:
+    """What people may be expected to do with lives of documents, by the word for it.
+
+    Deletions and seeds are planned; who comes upon a deleted document, or is told that a lineage
+    has ended, decides by dice.
+    """
+    if plan.wire is not Wire.REPLICA:
+        return Counter()
+    follows = Counter(dict.fromkeys(ACTS_THAT_FOLLOW, 1))
+    return follows + Counter(act.deed.value for act in plan.acts)
 
 
 @pytest.mark.parametrize("seeds", GROUPS[:IN_THE_SAMPLE], ids=str)
@@ -73,6 +94,12 @@ def test_everything_holds_in_every_storm(seeds: range) -> None:
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
 def test_every_kind_of_fault_is_planned_often_enough(kind: Kind) -> None:
     assert planned_faults()[kind] // 2 >= FAULTS_OF_A_KIND_MIN + len(GROUPS) // 2
+
+
+@pytest.mark.parametrize("deed", [*map(attrgetter("value"), Deed), *ACTS_THAT_FOLLOW])
+def test_every_kind_of_act_is_expected_often_enough(deed: str) -> None:
+    expected = sum((expected_acts(draw_plan(seed, STORM, edits=1)) for seed in SEEDS), Counter())
+    assert expected[deed] // 2 >= ACTS_OF_A_KIND_MIN
 
 
 @cache
@@ -125,6 +152,18 @@ def test_the_same_seed_does_the_same_in_every_process() -> None:
     one, other = (process.communicate()[0] for process in running)
     assert len(one.split()) == 6
     assert one == other
+
+
+@pytest.mark.parametrize("wire", Wire, ids=lambda wire: wire.value)
+def test_to_remember_what_was_read_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, wire: Wire
+) -> None:
+    plan = draw_plan(5, STORM, edits=400, wire=wire)
+    with_memory = run(plan)
+    monkeypatch.setattr(simulation, "remembered", nullcontext)
+    without = run(plan)
+    assert with_memory.is_good
+    assert (with_memory.digest, with_memory.events) == (without.digest, without.events)
 
 
 def test_two_seeds_do_not_do_the_same() -> None:

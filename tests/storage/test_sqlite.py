@@ -762,6 +762,25 @@ async def test_verify_finds_rows_that_do_not_hold(
     assert any(what in finding.what for finding in found), found
 
 
+async def test_a_name_that_differs_in_its_index_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = await open_store(path)
+    document = document_id("a name like no other")
+    await store.write([Append(document, (b"a",)), Append(OTHER, (b"b",))])
+    await store.close()
+    content = path.read_bytes()
+    name = document.encode()
+    places = [at for at in range(len(content)) if content.startswith(name, at)]
+    assert len(places) == 3, "in the table, and in two indexes"
+    for at in places:
+        damaged = bytearray(content)
+        damaged[at] ^= 2
+        path.write_bytes(damaged)
+        store = await open_store(path)
+        assert [found async for found in store.verify()], at
+        await store.close()
+
+
 async def test_a_destroyed_page_is_found_and_harms_only_what_is_on_it(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     store = await open_store(path)

@@ -20,7 +20,7 @@ from crdt_state.model.document import Document
 from crdt_state.replica.admission import ANYONE
 from crdt_state.replica.open_document import OpenDocument
 from crdt_state.replica.peers import Peers
-from crdt_state.storage.contract import UNKNOWN, SetLife
+from crdt_state.storage.contract import UNKNOWN, SetAside, SetLife
 from crdt_state.storage.memory import MemoryStore
 from crdt_state.transport.link import Wire
 from crdt_state.transport.replica import Replica
@@ -33,6 +33,7 @@ from wired import (
     opened_replica,
     opened_server,
     text_of,
+    turn,
     typed,
     until,
 )
@@ -198,6 +199,37 @@ async def test_to_begin_it_anew_is_explicit_and_what_comes_late_stays_out() -> N
         assert len({str(life) for life in await lives(server, ada, bob)}) == 1
 
 
+async def test_who_was_told_of_a_deletion_hears_later_that_it_was_begun_anew() -> None:
+    async with met() as (server, ada, bob):
+        await ada.delete(NOTES)
+        await meet(server, ada, bob)
+        link = connected(bob, server)
+        again = await ada.recreate(NOTES)
+        again.text("text").insert(0, "anew")
+        await meet(server, ada)
+        with pytest.raises(DocumentDeleted):
+            await bob.document(NOTES)  # nobody has asked the server since
+        await link.synced()
+        assert text(await bob.document(NOTES)) == "anew"
+
+
+async def test_who_deletes_what_they_edit_is_not_offered_what_is_not_set_aside() -> None:
+    async with opened_replica(GatedStore(random=Random(7))) as replica:
+        document = await edited(replica, "saved")
+        replica.store.gate.clear()  # type: ignore[attr-defined]
+        deleting = asyncio.create_task(replica.delete(NOTES))
+        await turn(5)
+        document.text("text").insert(0, "typed on; ")
+        replica.store.gate.set()  # type: ignore[attr-defined]
+        await deleting
+        error = document.error
+        assert isinstance(error, DocumentDeleted)
+        assert error.updates
+        assert not error.has_copy
+        assert "adopt" not in str(error)
+        assert [each async for each in replica.ended()] == []
+
+
 # --- seeds -----------------------------------------------------------------------------------
 
 
@@ -256,6 +288,24 @@ async def test_a_choice_outlives_a_restart() -> None:
         assert await bob.rebase(told) == ()
         assert text(await bob.document(NOTES)) == "bob's common"
         assert [each async for each in bob.ended()] == []
+
+
+async def test_of_a_lineage_that_was_set_aside_more_than_once_the_last_is_offered_once() -> None:
+    async with met() as (server, ada, bob):
+        await edited(bob, "bob's ")
+        await ada.seed(NOTES, put("new"))
+        await meet(server, ada, bob)
+        (told,) = [each async for each in bob.ended()]
+        entries = await bob.store.quarantine(NOTES)
+        again = [
+            SetAside(NOTES, each.update, each.code, each.reason, each.source, each.at)
+            for each in entries
+        ]
+        await bob.store.write(again)
+        (offered,) = [each async for each in bob.ended()]
+        assert offered.updates == told.updates
+        await bob.adopt(offered)
+        assert await bob.store.quarantine(NOTES) == ()
 
 
 async def test_to_adopt_is_to_let_go() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from crdt_state.errors import EditRefused, NotYetReplicated, UsageError
+from crdt_state.errors import EditRefused, LineageEnded, NotYetReplicated, UsageError
 from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.protocol.peer.messages import Acknowledge
 from crdt_state.replica.receipts import Level, Replication
@@ -180,6 +180,24 @@ async def test_what_was_said_in_another_life_counts_no_more() -> None:
             await until(lambda: link._line is not None and link._line.is_up)
             await receipt.reached()
             assert NOTES in {line.document for line in await server.shell.store.list()}
+
+
+async def test_a_receipt_of_the_next_life_may_have_the_position_at_which_the_last_one_ended() -> (
+    None
+):
+    async with opened_server() as server, opened_replica() as one:
+        connected(one, server)
+        document = await one.document("notes")
+        ended = await document.commit()
+        one.holdings.of(document.id).end(LineageEnded("notes", b""))
+        following = await document.commit()
+        assert following.position == ended.position
+        await following.reached()
+        assert following.holders == {server.shell.store.replica_id}
+        assert not ended.has_reached()
+        assert ended.holders == frozenset()
+        with pytest.raises(LineageEnded):
+            await ended.reached()
 
 
 async def test_what_nobody_asks_about_is_forgotten() -> None:

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from crdt_state.errors import StoreError
 from crdt_state.identifiers import ClientId
-from crdt_state.replica import open_document
+from crdt_state.replica import open_document, succession
 from crdt_state.replica.admission import Pending
 from crdt_state.replica.compaction import Compaction
 from crdt_state.replica.document_core import DocumentCore
+from crdt_state.replica.peers import Peers
 from crdt_state.replica.shell import ReplicaShell
 from crdt_state.replica.workers import InProcess
 from crdt_state.simulator import processes, stores
 from crdt_state.storage import sqlite_identity
-from crdt_state.storage.contract import ClearOutbox, Release
+from crdt_state.storage.contract import Append, ClearOutbox, Forget, Release
 from crdt_state.sync.acknowledging import Sent
+from crdt_state.transport import peer_link
 from crdt_state.transport.channel import Channel
 from crdt_state.transport.conversation import Conversation
 from crdt_state.transport.room import Room
@@ -163,3 +165,35 @@ def brings_no_peer_up_to_date(patch: pytest.MonkeyPatch) -> None:
         self._is_behind, self._catching_up = False, None
 
     patch.setattr(Channel, "_come_back", forget)
+
+
+# --- lives of documents -------------------------------------------------------------------------
+
+
+def lets_a_tombstone_resurrect(patch: pytest.MonkeyPatch) -> None:
+    async def bury_all(self: Peers, now: Any) -> int:
+        lines = [line for line in await self._store.list(with_deleted=True) if line.is_deleted]
+        await self._store.write([Forget(line.document) for line in lines])
+        return len(lines)
+
+    patch.setattr(Peers, "bury", bury_all)
+
+
+def merges_two_lineages(patch: pytest.MonkeyPatch) -> None:
+    make = succession._Step.make
+
+    async def make_and_carry_over(self: Any, stored: Any) -> Any:
+        writes, error = await make(self, stored)
+        if stored is not None and stored.updates() and not self.life.is_deleted:
+            owed = self.shell.core.remotes()
+            writes.append(Append(stored.document, tuple(stored.updates()), owed))
+        return writes, error
+
+    patch.setattr(succession._Step, "make", make_and_carry_over)
+
+
+def sets_nothing_aside(patch: pytest.MonkeyPatch) -> None:
+    def held_by(remote: str, remotes: Any) -> Any:
+        return lambda stored: stored.last
+
+    patch.setattr(peer_link, "held_by", held_by)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -33,15 +34,18 @@ One thread, one seed: the same seed does the same things in the same order, on e
 Replicas edit; connections are cut, clogged and half open; power fails in the middle of a commit;
 disks fill up, answer with errors and flip bits; old backups come back; a peer lies.  When the
 weather has calmed, everything has to be in step, and nothing that was promised may be missing.
-Half of the seeds talk over our own protocol, half over y-websocket.
+Half of the seeds talk over our own protocol, half over y-websocket.  Over our own, people also
+delete documents, begin them anew, and choose what becomes of edits that a deletion has ended.
 
-A seed that fails is shrunk to the shortest history that still does, and printed with the command
-that repeats it.  Weathers: calm, rain, storm.
+Seeds run side by side, one on each core.  The first that fails ends it: it is shrunk to the
+shortest history that still does, and printed with the command that repeats it.  Weathers: calm,
+rain, storm.
 
 \b
 Examples:
   crdt-state simulate --seed 7 --weather storm
   crdt-state simulate --seed 1000 --seeds 200
+  crdt-state simulate --seeds 10000 --keep-going
   crdt-state simulate --seeds 20 --json
 
 \b
@@ -49,6 +53,9 @@ Exit codes: 0 everything held; 1 something did not; 2 bad usage; 130 interrupted
 """
 
 HISTORY_LINES = 60
+
+SHRUNK_MAX = 3
+"""Of the seeds that fail, how many are shrunk: each takes as long as many seeds."""
 
 
 def simulate(
@@ -70,6 +77,18 @@ def simulate(
             show_default=False,
         ),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="COUNT",
+            min=1,
+            help="Seeds side by side, instead of one on each core.",
+            show_default=False,
+        ),
+    ] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Try the other seeds when one has failed.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """The command; its words are `HELP`."""
@@ -82,7 +101,8 @@ def simulate(
     if chosen is None:
         usage_error(f"{weather!r} is no weather; there are {', '.join(WEATHERS)}")
     drawn = Drawn(range(seed, seed + seeds), chosen, spoken, edits)
-    carry_out(_simulate(drawn, as_json=as_json))
+    way = Way(jobs, keeps_going=keep_going, as_json=as_json)
+    carry_out(_simulate(drawn, way))
 
 
 class Drawn(NamedTuple):
@@ -100,6 +120,14 @@ class Drawn(NamedTuple):
         return f"crdt-state simulate --seed {seed} --weather {self.weather.name}{wire}{edits}"
 
 
+class Way(NamedTuple):
+    """How it is carried out, and told."""
+
+    jobs: int | None
+    keeps_going: bool
+    as_json: bool
+
+
 def _wire(name: str) -> Wire:
     try:
         return Wire(name)
@@ -107,33 +135,73 @@ def _wire(name: str) -> Wire:
         usage_error(f"{name!r} is no wire; there are {', '.join(wire.value for wire in Wire)}")
 
 
-async def _simulate(drawn: Drawn, *, as_json: bool) -> Exit:
+async def _simulate(drawn: Drawn, way: Way) -> Exit:
     # A simulation is a loop of its own, and there is one to a thread.
-    return await asyncio.to_thread(_run_all, drawn, as_json=as_json)
+    return await asyncio.to_thread(_run_all, drawn, way)
 
 
-def _run_all(drawn: Drawn, *, as_json: bool) -> Exit:
+def _run_all(drawn: Drawn, way: Way) -> Exit:
+    from crdt_state.simulator.hunt import ProcessDied, cores, outcomes  # noqa: PLC0415
     from crdt_state.simulator.plan import EDITS, draw_plan  # noqa: PLC0415
     from crdt_state.simulator.shrink import shrink  # noqa: PLC0415
     from crdt_state.simulator.simulation import run  # noqa: PLC0415
 
-    outcomes: list[Outcome] = []
-    with progress() as display:
+    plans = (
+        draw_plan(seed, drawn.weather, edits=drawn.edits or EDITS, wire=drawn.wire)
+        for seed in drawn.seeds
+    )
+    jobs = min(way.jobs or cores(), len(drawn.seeds))
+    sums = Sums()
+    failed: list[Outcome] = []
+    with progress() as display, closing(outcomes(plans, jobs)) as ended:
         task = display.add_task(drawn.weather.name, total=len(drawn.seeds), at="")
-        for seed in drawn.seeds:
-            display.update(task, at=f"seed {seed}")
-            plan = draw_plan(seed, drawn.weather, edits=drawn.edits or EDITS, wire=drawn.wire)
-            outcome = run(plan)
-            outcomes.append(outcome)
-            if as_json:
-                write_json(_as_json(outcome))
-            if not outcome.is_good:
-                display.update(task, at=f"seed {seed}: looking for the shortest history")
-                _tell(outcome, shrink(outcome, run), drawn.command(seed))
-            display.update(task, advance=1)
-    if not as_json:
-        _show(outcomes)
-    return Exit.FINE if all(outcome.is_good for outcome in outcomes) else Exit.WRONG
+        try:
+            for outcome in ended:
+                sums.add(outcome)
+                if way.as_json:
+                    write_json(_as_json(outcome))
+                display.update(task, advance=1, at=f"seed {outcome.plan.seed}")
+                if not outcome.is_good:
+                    failed.append(outcome)
+                    complain(_failure(outcome))
+                    note(f"repeat it with: {drawn.command(outcome.plan.seed)}")
+                    if not way.keeps_going:
+                        break
+        except ProcessDied as error:
+            complain(str(error))
+            return Exit.WRONG
+        for outcome in failed[:SHRUNK_MAX]:
+            display.update(task, at=f"seed {outcome.plan.seed}: looking for the shortest history")
+            _tell(shrink(outcome, run))
+    if not way.as_json:
+        _show(sums)
+    return Exit.WRONG if failed else Exit.FINE
+
+
+class Sums:
+    """What there was in all seeds."""
+
+    def __init__(self) -> None:
+        self.seeds = 0
+        self.failed = 0
+        self.edits = 0
+        self.seconds = 0.0
+        self.faults: Counter[str] = Counter()
+        self.acts: Counter[str] = Counter()
+        self.passed: Counter[str] = Counter()
+        self.last: tuple[str, str] = ("", "")
+        """The wire and the hash of the last one."""
+
+    def add(self, outcome: Outcome) -> None:
+        """One more seed."""
+        self.seeds += 1
+        self.failed += not outcome.is_good
+        self.edits += outcome.edits
+        self.seconds += outcome.seconds
+        self.faults.update(outcome.faults)
+        self.acts.update(outcome.acts)
+        self.passed.update(outcome.passed)
+        self.last = outcome.plan.wire.value, outcome.digest
 
 
 def _as_json(outcome: Outcome) -> dict[str, object]:
@@ -148,20 +216,26 @@ def _as_json(outcome: Outcome) -> dict[str, object]:
         "simulated_seconds": round(outcome.seconds, 3),
         "edits": outcome.edits,
         "faults": outcome.faults,
+        "acts": outcome.acts,
         "passed": outcome.passed,
     }
 
 
-def _tell(failed: Outcome, shortest: Outcome, command: str) -> None:
+def _failure(outcome: Outcome) -> str:
+    return f"seed {outcome.plan.seed}, over {outcome.plan.wire.value}: {outcome.failure}"
+
+
+def _tell(shortest: Outcome) -> None:
     plan = shortest.plan
-    complain(f"seed {plan.seed}, over {plan.wire.value}: {failed.failure}")
-    note(f"repeat it with: {command}")
     note(
-        f"it still fails with {counted(len(plan.sessions), 'session')} and "
-        f"{counted(len(plan.faults), 'fault')}: {shortest.failure}"
+        f"seed {plan.seed}: it still fails with {counted(len(plan.sessions), 'session')}, "
+        f"{counted(len(plan.faults), 'fault')} and {counted(len(plan.acts), 'act')}: "
+        f"{shortest.failure}"
     )
     for fault in plan.faults:
         note(f"  {fault.at:10.3f} {fault.kind.value} at {fault.host}, {fault.seconds:.1f} s")
+    for act in plan.acts:
+        note(f"  {act.at:10.3f} {act.deed.value} of {act.document!r} at {act.host}")
     for session in plan.sessions:
         note(
             f"  {session.at:10.3f} {session.host} edits {session.container} of "
@@ -172,26 +246,20 @@ def _tell(failed: Outcome, shortest: Outcome, command: str) -> None:
         note(f"  {line}", style="dim")
 
 
-def _show(outcomes: list[Outcome]) -> None:
-    faults: Counter[str] = Counter()
-    passed: Counter[str] = Counter()
-    for outcome in outcomes:
-        faults.update(outcome.faults)
-        passed.update(outcome.passed)
-    for title, counts in (("fault", faults), ("checker", passed)):
+def _show(sums: Sums) -> None:
+    for title, counts in (("fault", sums.faults), ("act", sums.acts), ("checker", sums.passed)):
         if counts:
             table = new_table(title, "times", numbers=("times",))
             for name, count in sorted(counts.items()):
                 table.add_row(name, f"{count:,}")
             show(table)
-    hours = sum(outcome.seconds for outcome in outcomes) / 3600
-    bad = sum(not outcome.is_good for outcome in outcomes)
-    if len(outcomes) == 1:
-        note(f"over {outcomes[0].plan.wire.value}, hash {outcomes[0].digest}", style="dim")
-    edits = sum(outcome.edits for outcome in outcomes)
+    if sums.seeds == 1:
+        wire, digest = sums.last
+        note(f"over {wire}, hash {digest}", style="dim")
     note(
-        f"{counted(len(outcomes), 'seed')}, {hours:.1f} simulated hours, "
-        f"{counted(edits, 'edit')}, {counted(faults.total(), 'fault')}"
-        + (f"; {bad:,} failed" if bad else ""),
+        f"{counted(sums.seeds, 'seed')}, {sums.seconds / 3600:.1f} simulated hours, "
+        f"{counted(sums.edits, 'edit')}, {counted(sums.faults.total(), 'fault')}, "
+        f"{counted(sums.acts.total(), 'act')}"
+        + (f"; {sums.failed:,} failed" if sums.failed else ""),
         style="dim",
     )
