@@ -79,7 +79,7 @@ def _compared_as(document: Document, spelling: dict[Embed, str]) -> str:
 
 def _keep(draft: Draft, reading: Pieces, writing: Pieces, count: int) -> None:
     """Go over what is spelt alike, and set the attributes that differ."""
-    while count:
+    while count > 0:
         step = min(count, reading.left, writing.left)
         old, new = reading.take(step), writing.take(step)
         if old.content == new.content:
@@ -92,14 +92,14 @@ def _keep(draft: Draft, reading: Pieces, writing: Pieces, count: int) -> None:
 
 def _delete(draft: Draft, reading: Pieces, count: int) -> None:
     draft.delete(count)
-    while count:
+    while count > 0:
         step = min(count, reading.left)
         reading.skip(step)
         count -= step
 
 
 def _insert(draft: Draft, writing: Pieces, count: int) -> None:
-    while count:
+    while count > 0:
         step = min(count, writing.left)
         draft.push(writing.take(step))
         count -= step

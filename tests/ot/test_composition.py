@@ -106,6 +106,11 @@ def test_attributes_on_what_is_inserted_are_its_own_and_removals_vanish() -> Non
     assert compose(first, second) == Operation.of(Insert("a", BOLD), Insert("b"), Retain(1, PLAIN))
 
 
+def test_removals_stay_in_what_is_still_a_change() -> None:
+    first, second = Operation.of(Retain(2, BOLD)), Operation.of(Retain(1, PLAIN))
+    assert compose(first, second) == Operation.of(Retain(1, PLAIN), Retain(1, BOLD))
+
+
 def test_the_order_within_what_is_composed_is_that_of_the_format() -> None:
     first = Operation.of(Insert("x"), Retain(1), Insert("y"))
     second = Operation.of(Retain(1), Delete(1))
@@ -170,6 +175,14 @@ def test_an_inverted_operation_undoes_it(document, order, data: st.DataObject) -
     check(undo, after)
     assert apply(after, undo) == document
     assert apply(document, compose(operation, undo)) == document
+
+
+def test_the_order_within_what_is_undone_is_that_of_the_format() -> None:
+    operation = Operation.of(Insert("x"), Delete(1))
+    assert invert(operation, "a") == Operation.of(Delete(1), Insert("a"))
+    assert invert(operation, "a", order=Order.INSERTIONS_FIRST) == Operation.of(
+        Insert("a"), Delete(1)
+    )
 
 
 def test_undoing_brings_back_attributes_and_embeds() -> None:
