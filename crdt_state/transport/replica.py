@@ -140,7 +140,8 @@ class Replica(ReplicaShell):
         """Open a document; the same object while it is open.
 
         Raises `InvalidDocumentId`, `DocumentDeleted`, `StoreError`, and `LimitExceeded` when the
-        open documents together would take more than `Limits.open_documents_bytes_max`.
+        open documents together would take more than `Limits.open_documents_bytes_max`.  After
+        `DocumentDeleted` remotes are asked whether it was begun anew, so a later call may find it.
         """
         document = document_id(name)
         opening = self._opening.get(document)
