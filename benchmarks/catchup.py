@@ -49,7 +49,6 @@ from crdt_state.protocol.peer.scopes import (
     Root,
     ScopeMessage,
     Subscribe,
-    unpack,
 )
 from crdt_state.replica import worker_jobs
 from crdt_state.replica.tries import Tries
@@ -288,13 +287,17 @@ class Witnessed:
         outward, inward = Decompressor(FRAME_BYTES_MAX), Decompressor(FRAME_BYTES_MAX)
 
         def watched_send(frame: bytes) -> None:
-            for message in messages_of(frame, outward):
+            messages = messages_of(frame, outward)
+            self._count(frame, messages)
+            for message in messages:
                 self._said(message)
             send(frame)
 
         async def watched_receive() -> bytes:
             frame = await receive()
-            for message in messages_of(frame, inward):
+            messages = messages_of(frame, inward)
+            self._count(frame, messages)
+            for message in messages:
                 self._heard(message)
             return frame
 
@@ -320,7 +323,6 @@ class Witnessed:
             self.found |= {name for name, _ in message.held}
             self._exchanging.append((depth, len(message.held)))
         elif isinstance(message, Bring):
-            self._count(message.batch)
             self.acknowledged_depth = max(self.acknowledged_depth, depth)
 
     def _heard(self, message: Any) -> None:
@@ -333,19 +335,23 @@ class Witnessed:
         asked = self._asked.get(type(message).__name__)
         depth = self.depth
         if isinstance(message, Exchanged):
-            self._count(message.batch)
             depth, left = self._exchanging.popleft()
             self.held_depth = max(self.held_depth, depth)
-            left -= len(unpack(message.batch))
+            left -= len(message.parcels)
             if left:
                 self._exchanging.appendleft((depth, left))
         elif asked:
             depth = asked.popleft()
         self._untaken.append(depth)
 
-    def _count(self, batch: bytes) -> None:
-        parcels = unpack(batch)
-        self.batch_bytes += len(batch)
+    def _count(self, frame: bytes, messages: list[Any]) -> None:
+        """What of a frame is batches: by their share of what it holds before it is compressed."""
+        batches = [each for each in messages if isinstance(each, Exchanged | Bring)]
+        if not batches:
+            return
+        share = sum(len(encode(each)) for each in batches) / sum(len(encode(m)) for m in messages)
+        self.batch_bytes += round(share * len(frame))
+        parcels = [parcel for batch in batches for parcel in batch.parcels]
         self.found |= {parcel.document for parcel in parcels}
         self.named_bytes += sum(len(p.document) + len(p.state_vector) + 4 for p in parcels)
 

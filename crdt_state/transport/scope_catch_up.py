@@ -39,7 +39,6 @@ from crdt_state.protocol.peer.scopes import (
     Parcel,
     ScopeMessage,
     batches,
-    unpack,
 )
 from crdt_state.storage.contract import ClearOutbox
 from crdt_state.transport.conversation import REMOTE
@@ -236,7 +235,7 @@ class CatchUp:
                 break
             message = await self._answers.next()
             if isinstance(message, Exchanged) and self._exchanging:
-                await self._was_exchanged(unpack(message.batch), brings=brings)
+                await self._was_exchanged(message.parcels, brings=brings)
             elif isinstance(message, Brought) and self._bringing:
                 await self._was_brought(message)
             else:
@@ -315,16 +314,11 @@ class CatchUp:
         at_rest = {parcel.document for parcel in made if not parcel.updates and not parcel.is_apart}
         self.alike |= at_rest & self._unmoved & self._different
         await self._clear((document, position) for document in at_rest)
-        at = 0
-        for batch, size in batches(lacking):
-            part = lacking[at : at + size]
-            at += size
+        for batch in batches(lacking):
             # What was too large for a batch has become apart in it.
-            large = {parcel.document for parcel in unpack(batch) if parcel.is_apart}
-            self._apart.update(dict.fromkeys(large))
-            self._bringing.append(
-                {each.document: position for each in part if each.document not in large}
-            )
+            self._apart.update((each.document, None) for each in batch if each.is_apart)
+            brought = [each.document for each in batch if not each.is_apart]
+            self._bringing.append(dict.fromkeys(brought, position))
             await self._has_room()
             self._say(Bring(self._number, batch))
 

@@ -27,7 +27,6 @@ from crdt_state.protocol.peer.scopes import (
     Since,
     Subscribe,
     Unsubscribe,
-    unpack,
 )
 from crdt_state.storage.contract import NOTHING, WATERMARKS, SetMetadata
 from crdt_state.sync.exchange import Progress
@@ -361,9 +360,8 @@ class _Attendance:
                 raise RemoteProtocolError(f"{type(message).__name__} that nobody asked for")
 
     async def _take_news(self, news: News) -> None:
-        parcels = unpack(news.batch)
         catch_up = self._catch_up()
-        await catch_up.take_news(parcels)
+        await catch_up.take_news(news.parcels)
         await self._reached(news.through, catch_up)
         if news.is_all:
             self._follower.arrived()

@@ -37,7 +37,6 @@ from crdt_state.protocol.peer.scopes import (
     Subscribe,
     Unsubscribe,
     batches,
-    unpack,
 )
 from crdt_state.storage.contract import Sequence
 from crdt_state.transport.scope_intake import parcel_for, take_parcel
@@ -233,8 +232,8 @@ class ScopeVisit:
                 await self._tell_news(subscription, Sequence(after))
             case Exchange(_, held):
                 await self._exchange(subscription, held)
-            case Bring(_, batch):
-                await self._be_brought(subscription, unpack(batch))
+            case Bring(_, parcels):
+                await self._be_brought(subscription, parcels)
             case List(_, after):
                 await self._list(subscription, after)
             case Unsubscribe():
@@ -327,9 +326,9 @@ class ScopeVisit:
             for head in news
         )
         # What does not fit into one message comes with the next: the log has not gone on.
-        batch, count = next(batches(parcels), (b"", 0))
-        is_whole = count == len(news)
-        through = heads.through if is_whole else news[count - 1].last
+        batch = next(batches(parcels), ())
+        is_whole = len(batch) == len(news)
+        through = heads.through if is_whole else news[len(batch) - 1].last
         self._say(News(subscription.number, through, heads.is_all and is_whole, batch))
 
     async def _exchange(
@@ -340,7 +339,7 @@ class ScopeVisit:
         parcels = await asyncio.gather(
             *(self._parcel(subscription.scope, document, vector) for document, vector in held)
         )
-        for batch, _ in batches(parcels):
+        for batch in batches(parcels):
             self._say(Exchanged(subscription.number, batch))
             await self._wire.has_room()
 

@@ -33,7 +33,6 @@ from crdt_state.protocol.peer.scopes import (
     Since,
     Subscribe,
     batches,
-    unpack,
 )
 from crdt_state.replica.admission import ANYONE
 from crdt_state.replica.document_core import SET_ASIDE, Delta
@@ -211,7 +210,7 @@ async def test_a_short_pause_is_caught_up_by_watermark_without_a_trie() -> None:
         await follow(replica, overheard).synced()
         assert overheard.count(Root) == overheard.count(Ask) == 0
         (news,) = (message for message in overheard.heard if isinstance(message, News))
-        assert {parcel.document for parcel in unpack(news.batch)} == {named(7), named(77)}
+        assert {parcel.document for parcel in news.parcels} == {named(7), named(77)}
         await assert_alike(replica, server.shell)
 
 
@@ -604,7 +603,7 @@ async def test_a_remote_that_names_documents_of_another_scope_is_not_believed() 
         link = follow(replica, overheard)
         await link.synced()
         follower = link._scopes.followers[SCOPE]
-        ((batch, _),) = batches([Parcel(DocumentId("secret/1"), (typed("x"),))])
+        (batch,) = batches([Parcel(DocumentId("secret/1"), (typed("x"),))])
         follower.hear(News(0, 9, True, batch))
         link._scopes._heard += 1
         await until(lambda: "another scope" in str(link.last_error) or bool(follower.last_error))

@@ -16,8 +16,7 @@ with the byte that names its kind; `bytes`, `string` and `varuint` are lib0's (c
     05 Part           varuint transfer · varuint left · bytes content
     06                a whole frame that is compressed: see compression.py
 
-    10 Open           varuint channel · string document · bytes state_vector · life ·
-                      varuint is_new (0 or 1)
+    10 Open           varuint channel · string document · bytes state_vector · life · byte is_new
     11 State          varuint channel · bytes state_vector · varuint updates · life
     12 Updates        varuint channel · varuint first · many bytes updates
     13 Acknowledge    varuint channel · varuint durable · varuint applied
@@ -39,17 +38,25 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from crdt_state.errors import InvalidDocumentId, RemoteProtocolError
-from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId, document_id
-from crdt_state.lib0 import CodingError, Reader, encode_bytes, encode_string, encode_varuint
+from crdt_state.identifiers import DocumentId, Incarnation, ReplicaId
+from crdt_state.lib0 import CodingError, Reader
 from crdt_state.lineage import BORN, Life
-from crdt_state.protocol.peer.scopes import (
-    ScopeMessage,
-    encode_scope_message,
-    read_scope_message,
+from crdt_state.protocol.peer.fields import (
+    BYTES,
+    DOCUMENT,
+    FLAG,
+    LIFE,
+    STRING,
+    VARUINT,
+    Field,
+    Record,
+    fixed,
+    many,
 )
+from crdt_state.protocol.peer.scopes import SCOPE_RECORDS, ScopeMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -290,65 +297,53 @@ Message: TypeAlias = (
     | TopologyMessage
 )
 
-HELLO, WELCOME, AUTHENTICATE, AUTHENTICATED, CREDIT, PART = range(6)
-OPEN, STATE, UPDATES, ACKNOWLEDGE, HELD, AWARENESS, CLOSE, BARRIER, PASSED = range(0x10, 0x19)
-HOPS = 0x19
-MEMBER, MEMBERS = 0x30, 0x31
+_REPLICA = fixed(ReplicaId, ID_BYTES)
+_INCARNATION = fixed(Incarnation, ID_BYTES)
+_ABOUT_THE_SENDER: dict[str, Field[Any]] = {
+    "replica": _REPLICA,
+    "incarnation": _INCARNATION,
+    "capabilities": many(STRING),
+    "message_bytes_max": VARUINT,
+    "update_bytes_max": VARUINT,
+    "credit": VARUINT,
+}
+_TOLD = Record(Told, replica=_REPLICA, address=STRING, seen=VARUINT)
+
+UPDATES = 0x12
+
+RECORDS: dict[int, Record[Any]] = {
+    0x00: Record(
+        Hello, version_min=VARUINT, version_max=VARUINT, **_ABOUT_THE_SENDER, token=STRING
+    ),
+    0x01: Record(Welcome, version=VARUINT, **_ABOUT_THE_SENDER, expires_at=VARUINT),
+    0x02: Record(Authenticate, token=STRING),
+    0x03: Record(Authenticated, expires_at=VARUINT),
+    0x04: Record(Credit, size=VARUINT),
+    0x05: Record(Part, transfer=VARUINT, left=VARUINT, content=BYTES),
+    0x10: Record(
+        Open, channel=VARUINT, document=DOCUMENT, state_vector=BYTES, life=LIFE, is_new=FLAG
+    ),
+    0x11: Record(State, channel=VARUINT, state_vector=BYTES, updates=VARUINT, life=LIFE),
+    UPDATES: Record(Updates, channel=VARUINT, first=VARUINT, updates=many(BYTES)),
+    0x13: Record(Acknowledge, channel=VARUINT, durable=VARUINT, applied=VARUINT),
+    0x14: Record(Held, channel=VARUINT, replica=_REPLICA, through=VARUINT),
+    0x15: Record(Awareness, channel=VARUINT, origin=_REPLICA, hops=VARUINT, payload=BYTES),
+    0x16: Record(Close, channel=VARUINT, code=VARUINT, reason=STRING),
+    0x17: Record(Barrier, channel=VARUINT),
+    0x18: Record(Passed, channel=VARUINT),
+    0x19: Record(Hops, channel=VARUINT, hops=VARUINT),
+    **SCOPE_RECORDS,
+    0x30: Record(Member, epoch=VARUINT, address=STRING),
+    0x31: Record(Members, members=many(_TOLD.field)),
+}
+
+_KINDS = {record.made: (bytes([kind]), record.encode) for kind, record in RECORDS.items()}
 
 
-def encode(message: Message) -> bytes:  # noqa: C901, PLR0911, PLR0912 - a table
+def encode(message: Message) -> bytes:
     """The bytes of one message."""
-    match message:
-        case Updates(channel, first, updates):
-            parts = [b"\x12", encode_varuint(channel), encode_varuint(first)]
-            parts.append(encode_varuint(len(updates)))
-            parts += map(encode_bytes, updates)
-            return b"".join(parts)
-        case Acknowledge(channel, durable, applied):
-            return b"\x13" + _numbers(channel, durable, applied)
-        case Credit(size):
-            return b"\x04" + encode_varuint(size)
-        case Awareness(channel, origin, hops, payload):
-            head = b"\x15" + encode_varuint(channel) + origin
-            return head + encode_varuint(hops) + encode_bytes(payload)
-        case Held(channel, replica, through):
-            return b"\x14" + encode_varuint(channel) + replica + encode_varuint(through)
-        case Open(channel, document, state_vector, life, is_new):
-            head = b"\x10" + encode_varuint(channel) + encode_string(document)
-            return head + encode_bytes(state_vector) + life.encode() + encode_varuint(is_new)
-        case State(channel, state_vector, updates_count, life):
-            head = b"\x11" + encode_varuint(channel) + encode_bytes(state_vector)
-            return head + encode_varuint(updates_count) + life.encode()
-        case Close(channel, code, reason):
-            return b"\x16" + _numbers(channel, code) + encode_string(reason)
-        case Barrier(channel):
-            return b"\x17" + encode_varuint(channel)
-        case Passed(channel):
-            return b"\x18" + encode_varuint(channel)
-        case Hops(channel, hops):
-            return b"\x19" + _numbers(channel, hops)
-        case Part(transfer, left, content):
-            return b"\x05" + _numbers(transfer, left) + encode_bytes(content)
-        case Member(epoch, address):
-            return b"\x30" + encode_varuint(epoch) + encode_string(address)
-        case Members(members):
-            told = b"".join(
-                each.replica + encode_string(each.address) + encode_varuint(each.seen)
-                for each in members
-            )
-            return b"\x31" + encode_varuint(len(members)) + told
-        case Hello():
-            head = b"\x00" + _numbers(message.version_min, message.version_max)
-            return head + _about(message) + encode_string(message.token)
-        case Welcome():
-            head = b"\x01" + encode_varuint(message.version)
-            return head + _about(message) + encode_varuint(message.expires_at)
-        case Authenticate(token):
-            return b"\x02" + encode_string(token)
-        case Authenticated(expires_at):
-            return b"\x03" + encode_varuint(expires_at)
-        case _:
-            return encode_scope_message(message)
+    kind, encode_fields = _KINDS[type(message)]
+    return kind + encode_fields(message)
 
 
 def decode(message: bytes) -> Message:
@@ -356,7 +351,7 @@ def decode(message: bytes) -> Message:
 
     Raises `RemoteProtocolError`.
     """
-    if message[:1] == b"\x12":
+    if message[:1] == bytes([UPDATES]):
         # Before they are read: millions of tiny ones would be a long wait for everybody.
         with _named_failures():
             reader = Reader(message, 1)
@@ -389,132 +384,10 @@ def _named_failures() -> Iterator[None]:
         raise RemoteProtocolError(str(error), code=4404) from None
 
 
-def _numbers(*numbers: int) -> bytes:
-    return b"".join(map(encode_varuint, numbers))
-
-
-def _about(message: Hello | Welcome) -> bytes:
-    """What both greetings say of their sender."""
-    names = b"".join(map(encode_string, message.capabilities))
-    return (
-        message.replica
-        + message.incarnation
-        + encode_varuint(len(message.capabilities))
-        + names
-        + _numbers(message.message_bytes_max, message.update_bytes_max, message.credit)
-    )
-
-
-def _read(reader: Reader) -> Message:  # noqa: C901, PLR0911, PLR0912 - a table
+def _read(reader: Reader) -> Message:
     kind = reader.byte()
-    if kind == UPDATES:
-        return Updates(reader.varuint(), reader.varuint(), _many_bytes(reader))
-    if kind == ACKNOWLEDGE:
-        return Acknowledge(reader.varuint(), reader.varuint(), reader.varuint())
-    if kind == CREDIT:
-        return Credit(reader.varuint())
-    if kind == AWARENESS:
-        return Awareness(reader.varuint(), ReplicaId(_id(reader)), reader.varuint(), reader.bytes())
-    if kind == HELD:
-        return Held(reader.varuint(), ReplicaId(_id(reader)), reader.varuint())
-    if kind == OPEN:
-        number, document = reader.varuint(), _document(reader)
-        return Open(number, document, reader.bytes(), _life(reader), _boolean(reader))
-    if kind == STATE:
-        return State(reader.varuint(), reader.bytes(), reader.varuint(), _life(reader))
-    if kind == CLOSE:
-        return Close(reader.varuint(), reader.varuint(), reader.string())
-    if kind == BARRIER:
-        return Barrier(reader.varuint())
-    if kind == PASSED:
-        return Passed(reader.varuint())
-    if kind == HOPS:
-        return Hops(reader.varuint(), reader.varuint())
-    if kind == PART:
-        return Part(reader.varuint(), reader.varuint(), reader.bytes())
-    if kind == MEMBER:
-        return Member(reader.varuint(), reader.string())
-    if kind == MEMBERS:
-        return Members(tuple(_told(reader) for _ in range(reader.varuint())))
-    if kind == HELLO:
-        return _hello(reader)
-    if kind == WELCOME:
-        return _welcome(reader)
-    if kind == AUTHENTICATE:
-        return Authenticate(reader.string())
-    if kind == AUTHENTICATED:
-        return Authenticated(reader.varuint())
-    return read_scope_message(kind, reader)
-
-
-def _hello(reader: Reader) -> Hello:
-    version_min, version_max = reader.varuint(), reader.varuint()
-    replica, incarnation = ReplicaId(_id(reader)), Incarnation(_id(reader))
-    return Hello(
-        version_min=version_min,
-        version_max=version_max,
-        replica=replica,
-        incarnation=incarnation,
-        capabilities=_capabilities(reader),
-        message_bytes_max=reader.varuint(),
-        update_bytes_max=reader.varuint(),
-        credit=reader.varuint(),
-        token=reader.string(),
-    )
-
-
-def _welcome(reader: Reader) -> Welcome:
-    version = reader.varuint()
-    replica, incarnation = ReplicaId(_id(reader)), Incarnation(_id(reader))
-    return Welcome(
-        version=version,
-        replica=replica,
-        incarnation=incarnation,
-        capabilities=_capabilities(reader),
-        message_bytes_max=reader.varuint(),
-        update_bytes_max=reader.varuint(),
-        credit=reader.varuint(),
-        expires_at=reader.varuint(),
-    )
-
-
-def _told(reader: Reader) -> Told:
-    return Told(ReplicaId(_id(reader)), reader.string(), reader.varuint())
-
-
-def _id(reader: Reader) -> bytes:
-    end = reader.at + ID_BYTES
-    value = reader.data[reader.at : end]
-    if len(value) < ID_BYTES:
-        raise CodingError(f"ends inside an id at byte {reader.at}")
-    reader.at = end
-    return value
-
-
-def _life(reader: Reader) -> Life:
-    life, reader.at = Life.read(reader.data, reader.at)
-    return life
-
-
-def _boolean(reader: Reader) -> bool:
-    number = reader.varuint()
-    if number > 1:
-        raise CodingError(f"has {number} where 0 or 1 should be")
-    return bool(number)
-
-
-def _document(reader: Reader) -> DocumentId:
-    name = reader.string()
-    document = document_id(name)
-    if document != name:
-        raise RemoteProtocolError(f"{name!r} is not in NFC", code=4404)
-    return document
-
-
-def _capabilities(reader: Reader) -> tuple[str, ...]:
-    # A count that lies runs into the end of the frame before it has cost anything.
-    return tuple(reader.string() for _ in range(reader.varuint()))
-
-
-def _many_bytes(reader: Reader) -> tuple[bytes, ...]:
-    return tuple(reader.bytes() for _ in range(reader.varuint()))
+    record = RECORDS.get(kind)
+    if record is None:
+        raise RemoteProtocolError(f"message {kind:#04x} is unknown")
+    message: Message = record.decode(reader)
+    return message

@@ -1,32 +1,55 @@
-"""What two replicas say about a whole scope, as values, and the strict coding of them.
+"""What two replicas say about a whole scope, as values, and how each is laid out.
 
-Kinds and fields stand in PROTOCOL.md, section 2.7.  A *batch* is documents with updates:
+    20 Subscribe      varuint subscription · string scope · bytes mark · varuint after · bytes root
+    21 Root           varuint subscription · 24 bytes mark · varuint through · bytes root ·
+                      bytes node
+    22 Ask            varuint subscription · bytes request
+    23 Answer         varuint subscription · bytes answer
+    24 Since          varuint subscription · varuint after
+    25 News           varuint subscription · varuint through · byte is_all · many parcel
+    26 Exchange       varuint subscription · many (string document · bytes state_vector)
+    27 Exchanged      varuint subscription · many parcel
+    28 Bring          varuint subscription · many parcel
+    29 Brought        varuint subscription · many (string document · varuint code)
+    2a List           varuint subscription · string after
+    2b Listed         varuint subscription · byte is_last · many (string document · 8 bytes)
+    2c Unsubscribe    varuint subscription
+    2d Ended          varuint subscription · varuint code · string reason
 
-    00 <entries>                  as they are
-    01 varuint size · <zlib>      compressed; `size` is that of the entries
-
-    entries   many (string document · byte is_apart · bytes state_vector · many bytes updates)
-
-A decoder refuses what is short, long, unknown or not UTF-8, and inflates no more than was said.
+A `parcel` is string document · byte is_apart · bytes state_vector · many bytes updates.  What one
+message brings is a *batch*: it fits a frame, and connections compress frames (compression.py).
+What it all means is in PROTOCOL.md, section 2.7.
 """
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from crdt_state.errors import InvalidDocumentId, RemoteProtocolError
-from crdt_state.identifiers import DocumentId, Scope, document_id
-from crdt_state.lib0 import CodingError, Reader, encode_bytes, encode_string, encode_varuint
+from crdt_state.protocol.peer.fields import (
+    BYTES,
+    DOCUMENT,
+    FLAG,
+    SCOPE,
+    STRING,
+    VARUINT,
+    Record,
+    fixed,
+    many,
+    one_of_sizes,
+    pair,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from crdt_state.identifiers import DocumentId, Scope
 
 __all__ = [
     "BATCH_BYTES",
     "LEAF_BYTES",
     "PARCEL_BYTES_MAX",
+    "SCOPE_RECORDS",
     "Answer",
     "Ask",
     "Bring",
@@ -44,21 +67,15 @@ __all__ = [
     "Subscribe",
     "Unsubscribe",
     "batches",
-    "encode_scope_message",
-    "read_scope_message",
-    "unpack",
 ]
 
 BATCH_BYTES: Final = 56 * 1024
-"""Of a batch before it is compressed: a message with one fits a frame."""
+"""Of a batch: a message with one fits a frame."""
 
 PARCEL_BYTES_MAX: Final = 32 * 1024
 """What one document takes of a batch; a larger difference goes through a channel of its own."""
 
 PARCELS_MAX: Final = 1_024
-
-SHORT_BYTES = 128
-"""Below this nothing is compressed."""
 
 MARK_BYTES: Final = 24
 ROOT_BYTES: Final = 32
@@ -137,7 +154,7 @@ class News:
     subscription: int
     through: int
     is_all: bool
-    batch: bytes
+    parcels: tuple[Parcel, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +170,7 @@ class Exchanged:
     """What you lack of the next documents of an `Exchange`, and what I hold of each."""
 
     subscription: int
-    batch: bytes
+    parcels: tuple[Parcel, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +178,7 @@ class Bring:
     """What you lack of these documents."""
 
     subscription: int
-    batch: bytes
+    parcels: tuple[Parcel, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,209 +240,60 @@ ScopeMessage: TypeAlias = (
 )
 
 
-def encode_scope_message(message: ScopeMessage) -> bytes:  # noqa: C901, PLR0911, PLR0912 - a table
-    """The bytes of one message."""
-    head = encode_varuint(message.subscription)
-    match message:
-        case Subscribe(_, scope, mark, after, root):
-            fields = encode_string(scope) + encode_bytes(mark) + encode_varuint(after)
-            return b"\x20" + head + fields + encode_bytes(root)
-        case Root(_, mark, through, root, node):
-            fields = mark + encode_varuint(through) + encode_bytes(root)
-            return b"\x21" + head + fields + encode_bytes(node)
-        case Ask(_, request):
-            return b"\x22" + head + encode_bytes(request)
-        case Answer(_, answer):
-            return b"\x23" + head + encode_bytes(answer)
-        case Since(_, after):
-            return b"\x24" + head + encode_varuint(after)
-        case News(_, through, is_all, batch):
-            fields = encode_varuint(through) + bytes([is_all])
-            return b"\x25" + head + fields + encode_bytes(batch)
-        case Exchange(_, held):
-            pairs = [encode_string(name) + encode_bytes(vector) for name, vector in held]
-            return b"\x26" + head + _many(pairs)
-        case Exchanged(_, batch):
-            return b"\x27" + head + encode_bytes(batch)
-        case Bring(_, batch):
-            return b"\x28" + head + encode_bytes(batch)
-        case Brought(_, refused):
-            pairs = [encode_string(name) + encode_varuint(code) for name, code in refused]
-            return b"\x29" + head + _many(pairs)
-        case List(_, after):
-            return b"\x2a" + head + encode_string(after)
-        case Listed(_, is_last, leaves):
-            pairs = [encode_string(name) + leaf for name, leaf in leaves]
-            return b"\x2b" + head + bytes([is_last]) + _many(pairs)
-        case Unsubscribe():
-            return b"\x2c" + head
-        case Ended(_, code, reason):
-            return b"\x2d" + head + encode_varuint(code) + encode_string(reason)
+_PARCEL = Record(Parcel, document=DOCUMENT, is_apart=FLAG, state_vector=BYTES, updates=many(BYTES))
+_NUMBER = {"subscription": VARUINT}
+_PARCELS = {"parcels": many(_PARCEL.field, at_most=PARCELS_MAX)}
+
+SCOPE_RECORDS: dict[int, Record[Any]] = {
+    0x20: Record(
+        Subscribe,
+        **_NUMBER,
+        scope=SCOPE,
+        mark=one_of_sizes(0, MARK_BYTES),
+        after=VARUINT,
+        root=one_of_sizes(0, ROOT_BYTES),
+    ),
+    0x21: Record(
+        Root,
+        **_NUMBER,
+        mark=fixed(bytes, MARK_BYTES),
+        through=VARUINT,
+        root=one_of_sizes(0, ROOT_BYTES),
+        node=BYTES,
+    ),
+    0x22: Record(Ask, **_NUMBER, request=BYTES),
+    0x23: Record(Answer, **_NUMBER, answer=BYTES),
+    0x24: Record(Since, **_NUMBER, after=VARUINT),
+    0x25: Record(News, **_NUMBER, through=VARUINT, is_all=FLAG, **_PARCELS),
+    0x26: Record(Exchange, **_NUMBER, held=many(pair(DOCUMENT, BYTES))),
+    0x27: Record(Exchanged, **_NUMBER, **_PARCELS),
+    0x28: Record(Bring, **_NUMBER, **_PARCELS),
+    0x29: Record(Brought, **_NUMBER, refused=many(pair(DOCUMENT, VARUINT))),
+    0x2A: Record(List, **_NUMBER, after=STRING),
+    0x2B: Record(
+        Listed, **_NUMBER, is_last=FLAG, leaves=many(pair(DOCUMENT, fixed(bytes, LEAF_BYTES)))
+    ),
+    0x2C: Record(Unsubscribe, **_NUMBER),
+    0x2D: Record(Ended, **_NUMBER, code=VARUINT, reason=STRING),
+}
 
 
-def read_scope_message(kind: int, reader: Reader) -> ScopeMessage:  # noqa: C901, PLR0911, PLR0912 - a table
-    """The message behind the byte of its kind.  Raises `CodingError`, `RemoteProtocolError`."""
-    if not 0x20 <= kind <= 0x2D:
-        raise RemoteProtocolError(f"message {kind:#04x} is unknown")
-    number = reader.varuint()
-    match kind:
-        case 0x20:
-            scope = _scope(reader)
-            mark, after = _sized(reader, 0, MARK_BYTES), reader.varuint()
-            return Subscribe(number, scope, mark, after, _sized(reader, 0, ROOT_BYTES))
-        case 0x21:
-            mark, through = _take(reader, MARK_BYTES), reader.varuint()
-            return Root(number, mark, through, _sized(reader, 0, ROOT_BYTES), reader.bytes())
-        case 0x22:
-            return Ask(number, reader.bytes())
-        case 0x23:
-            return Answer(number, reader.bytes())
-        case 0x24:
-            return Since(number, reader.varuint())
-        case 0x25:
-            return News(number, reader.varuint(), _flag(reader), reader.bytes())
-        case 0x26:
-            held = ((_document(reader), reader.bytes()) for _ in range(reader.varuint()))
-            return Exchange(number, tuple(held))
-        case 0x27:
-            return Exchanged(number, reader.bytes())
-        case 0x28:
-            return Bring(number, reader.bytes())
-        case 0x29:
-            refused = ((_document(reader), reader.varuint()) for _ in range(reader.varuint()))
-            return Brought(number, tuple(refused))
-        case 0x2A:
-            return List(number, reader.string())
-        case 0x2B:
-            is_last, count = _flag(reader), reader.varuint()
-            leaves = ((_document(reader), _take(reader, LEAF_BYTES)) for _ in range(count))
-            return Listed(number, is_last, tuple(leaves))
-        case 0x2C:
-            return Unsubscribe(number)
-        case _:
-            return Ended(number, reader.varuint(), reader.string())
-
-
-def batches(parcels: Iterable[Parcel]) -> Iterator[tuple[bytes, int]]:
-    """Parcels as batches that each fit a frame, and how many are in each.
+def batches(parcels: Iterable[Parcel]) -> Iterator[tuple[Parcel, ...]]:
+    """Parcels in their order, as many at once as fit a frame.
 
     One that would be too large for others beside it goes apart, without its updates.
     """
-    coded: list[bytes] = []
+    batch: list[Parcel] = []
     size = 0
-    for parcel in parcels:
-        entry = _entry(parcel)
-        if len(entry) > PARCEL_BYTES_MAX:
-            entry = _entry(Parcel(parcel.document, is_apart=True))
-        if coded and (size + len(entry) > BATCH_BYTES or len(coded) == PARCELS_MAX):
-            yield _pack(coded), len(coded)
-            coded, size = [], 0
-        coded.append(entry)
-        size += len(entry)
-    if coded:
-        yield _pack(coded), len(coded)
-
-
-def unpack(batch: bytes) -> tuple[Parcel, ...]:
-    """The parcels of a batch; none of an empty one.  Raises `RemoteProtocolError`."""
-    if not batch:
-        return ()
-    try:
-        reader = Reader(_inflated(batch))
-        parcels = tuple(_parcel(reader) for _ in range(_count(reader)))
-        reader.finish()
-    except CodingError as error:
-        raise RemoteProtocolError(f"not a batch of documents: it {error}") from None
-    except InvalidDocumentId as error:
-        raise RemoteProtocolError(str(error), code=4404) from None
-    return parcels
-
-
-def _entry(parcel: Parcel) -> bytes:
-    head = encode_string(parcel.document) + bytes([parcel.is_apart])
-    return head + encode_bytes(parcel.state_vector) + _many(map(encode_bytes, parcel.updates))
-
-
-def _pack(entries: list[bytes]) -> bytes:
-    content = _many(entries)
-    if len(content) >= SHORT_BYTES:
-        packed = b"\x01" + encode_varuint(len(content)) + zlib.compress(content)
-        if len(packed) < len(content):
-            return packed
-    return b"\x00" + content
-
-
-def _inflated(batch: bytes) -> bytes:
-    reader = Reader(batch)
-    kind = reader.byte()
-    if kind == 0:
-        return batch[1:]
-    if kind != 1:
-        raise CodingError(f"is compressed in a way {kind} that is unknown")
-    size = reader.varuint()
-    if size > BATCH_BYTES + PARCEL_BYTES_MAX:
-        raise CodingError(f"would have {size:,} bytes, and {BATCH_BYTES:,} are allowed")
-    inflater = zlib.decompressobj()
-    try:
-        content = inflater.decompress(batch[reader.at :], size + 1)
-    except zlib.error as error:
-        raise CodingError(f"cannot be inflated ({error})") from None
-    if len(content) != size or not inflater.eof or inflater.unused_data:
-        raise CodingError(f"does not hold the {size:,} bytes it says")
-    return content
-
-
-def _count(reader: Reader) -> int:
-    count = reader.varuint()
-    if count > PARCELS_MAX:
-        raise CodingError(f"holds {count:,} documents, and {PARCELS_MAX:,} are allowed")
-    return count
-
-
-def _parcel(reader: Reader) -> Parcel:
-    document, is_apart, vector = _document(reader), _flag(reader), reader.bytes()
-    updates = tuple(reader.bytes() for _ in range(reader.varuint()))
-    return Parcel(document, updates, vector, is_apart)
-
-
-def _many(coded: Iterable[bytes]) -> bytes:
-    parts = list(coded)
-    return encode_varuint(len(parts)) + b"".join(parts)
-
-
-def _flag(reader: Reader) -> bool:
-    flag = reader.byte()
-    if flag > 1:
-        raise CodingError(f"has a flag {flag} at byte {reader.at - 1}; known are 0 and 1")
-    return bool(flag)
-
-
-def _sized(reader: Reader, *sizes: int) -> bytes:
-    value = reader.bytes()
-    if len(value) not in sizes:
-        raise CodingError(f"has {len(value)} bytes at byte {reader.at} in the place of {sizes[-1]}")
-    return value
-
-
-def _take(reader: Reader, size: int) -> bytes:
-    end = reader.at + size
-    value = reader.data[reader.at : end]
-    if len(value) < size:
-        raise CodingError(f"ends {size - len(value)} bytes short")
-    reader.at = end
-    return value
-
-
-def _document(reader: Reader) -> DocumentId:
-    name = reader.string()
-    document = document_id(name)
-    if document != name:
-        raise RemoteProtocolError(f"{name!r} is not in NFC", code=4404)
-    return document
-
-
-def _scope(reader: Reader) -> Scope:
-    name = reader.string()
-    if name and document_id(name) != name:
-        raise RemoteProtocolError(f"{name!r} is not in NFC", code=4404)
-    return Scope(name)
+    for each in parcels:
+        parcel, taken = each, len(_PARCEL.encode(each))
+        if taken > PARCEL_BYTES_MAX:
+            parcel = Parcel(each.document, is_apart=True)
+            taken = len(_PARCEL.encode(parcel))
+        if batch and (size + taken > BATCH_BYTES or len(batch) == PARCELS_MAX):
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(parcel)
+        size += taken
+    if batch:
+        yield tuple(batch)

@@ -111,7 +111,7 @@ def test_any_bytes_are_messages_or_a_remote_protocol_error(frame: bytes) -> None
         (b"", "ends"),
         (b"\x06", "unknown"),
         (b"\x1a\x00", "unknown"),
-        (b"\x14\x00" + b"A" * 15, "inside an id"),
+        (b"\x14\x00" + b"A" * 15, "inside 16 bytes"),
         (b"\x16\x00\x00\x01\xff", "UTF-8"),
         (b"\x10\x00\x04a//b\x01\x00", "empty"),
         (b"\x10\x00\x06cafe\xcc\x81\x01\x00", "NFC"),
