@@ -51,6 +51,7 @@ from crdt_state.replica.document_core import NOBODY, Delta
 from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.storage.contract import NOTHING, Sequence
 from crdt_state.sync.acknowledging import Brought, Sent
+from crdt_state.transport import codes
 from crdt_state.transport.reception import take_update
 from crdt_state.transport.shortfall import Shortfall
 
@@ -67,18 +68,11 @@ if TYPE_CHECKING:
     from crdt_state.transport.peer_connection import PeerConnection, Said
 
 __all__ = [
-    "LINEAGE_ENDED",
     "NOTHING_TO_BRING",
-    "TOO_BIG_FOR_THE_PEER",
     "Attendant",
     "Channel",
 ]
 
-TOO_BIG_FOR_THE_PEER = 1009
-LINEAGE_ENDED = LineageEnded.code
-MALFORMED = 4400
-TRY_AGAIN_LATER = 1013
-GONE = 1006
 
 MESSAGE_OVERHEAD_BYTES = 64
 """At most, of what an `Updates` says besides one update."""
@@ -312,9 +306,9 @@ class Channel:
     def lost(self, error: Exception, own_edits: Many[bytes]) -> None:
         """What we talked of is not what is stored: end it; the peer may open it anew."""
         self._is_used = False  # it has been unsubscribed already
-        code = error.code if isinstance(error, UpdateRefused) else TRY_AGAIN_LATER
+        code = error.code if isinstance(error, UpdateRefused) else codes.TRY_AGAIN_LATER
         if isinstance(error, LineageEnded):
-            code = LINEAGE_ENDED  # however it ended: the next `Open` is told
+            code = codes.OTHER_LINEAGE  # however it ended: the next `Open` is told
         self.close(code, str(error))
 
     # --- as what a connection calls ----------------------------------------------------------
@@ -328,7 +322,7 @@ class Channel:
 
     def _hear(self, message: Said) -> None:
         if self._is_apart:
-            self.close(LINEAGE_ENDED, "what you say is about a life of it that has ended")
+            self.close(codes.OTHER_LINEAGE, "what you say is about a life of it that has ended")
             return
         match message:
             case Updates():
@@ -358,9 +352,9 @@ class Channel:
     def _hear_of_another(self, life: Life) -> None:
         if life > self._life():
             self.successor = life
-            self.close(LINEAGE_ENDED, f"we hold another of its lives than {life}")
+            self.close(codes.OTHER_LINEAGE, f"we hold another of its lives than {life}")
         else:
-            self.close(MALFORMED, f"an answer of {life}, which has ended")
+            self.close(codes.MALFORMED, f"an answer of {life}, which has ended")
 
     def _hear_awareness(self, message: Awareness) -> None:
         try:
@@ -402,7 +396,7 @@ class Channel:
         largest = max(map(len, batch))
         if largest > size_max:
             reason = f"an update of {largest:,} bytes is more than the other side takes at once"
-            self.close(TOO_BIG_FOR_THE_PEER, reason)
+            self.close(codes.TOO_BIG, reason)
             return False
         self._wire.protocol.count_hops(self.number, self._shell.core.hops_beyond(self.document))
         number = self._wire.protocol.send_updates(self.number, tuple(batch))
@@ -684,7 +678,7 @@ class Channel:
         return EMPTY_VECTOR if known is None else known.head.state_vector()
 
     def _fail(self, error: CrdtStateError) -> None:
-        code = error.code if isinstance(error, UpdateRefused) else TRY_AGAIN_LATER
+        code = error.code if isinstance(error, UpdateRefused) else codes.TRY_AGAIN_LATER
         self.close(code, str(error))
 
     def _crashed(self, error: BaseException) -> None:
@@ -692,7 +686,7 @@ class Channel:
         asyncio.get_running_loop().call_exception_handler(
             {"message": f"a channel about {self.document!r} failed", "exception": error}
         )
-        self.close(TRY_AGAIN_LATER, "something went wrong here; it was reported")
+        self.close(codes.TRY_AGAIN_LATER, "something went wrong here; it was reported")
 
     def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from crdt_state.transport import codes
+
 __all__ = ["Accepted", "Connection", "ConnectionEnded", "Dial"]
 
 
@@ -40,7 +42,7 @@ class Connection(Protocol):
     async def drained(self) -> None:
         """Return when everything given to `send` has left, or the connection has ended."""
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int = codes.CLOSED, reason: str = "") -> None:
         """Say goodbye and end; `receive` raises from now on."""
 
 

@@ -23,7 +23,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crdt_state.errors import CrdtStateError, DocumentClosed, LineageEnded, UpdateRefused
+from crdt_state.errors import CrdtStateError, DocumentClosed, UpdateRefused
 from crdt_state.identifiers import path_of
 from crdt_state.lineage import BORN
 from crdt_state.model.awareness import encode_awareness
@@ -47,6 +47,7 @@ from crdt_state.replica.giving_way import give_way
 from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.storage.contract import ClearOutbox
 from crdt_state.sync.exchange import Exchange, Progress
+from crdt_state.transport import codes
 from crdt_state.transport.connection import ConnectionEnded
 from crdt_state.transport.reconnect import Backoff
 from crdt_state.transport.unshown import Unshown
@@ -68,17 +69,6 @@ __all__ = ["Conversation", "Tie"]
 
 REMOTE = Author(identity=None, may_write=True, may_relay=True)
 """A remote that we chose to connect to relays what many wrote."""
-
-TOO_LARGE, MALFORMED, DEPENDS_ON_REFUSED = 4413, 4422, 4424
-EXPIRED, FORBIDDEN, NO_DOCUMENT, SET_ASIDE, TOO_MANY, NO_ROOM = 4401, 4403, 4404, 4423, 4429, 4430
-
-NOT_HEAD = 4421
-
-REFUSES_WHAT_WE_BRING = frozenset({TOO_LARGE, MALFORMED, DEPENDS_ON_REFUSED})
-OTHER_LINEAGE = LineageEnded.code
-REFUSES_THE_DOCUMENT = frozenset({NO_DOCUMENT, OTHER_LINEAGE, NOT_HEAD, SET_ASIDE, NO_ROOM})
-"""Or any more of it: what we hold is as good as before, and may be let in another day."""
-REFUSES_US = frozenset({EXPIRED, FORBIDDEN, TOO_MANY}) | REFUSES_THE_DOCUMENT
 
 
 class Tie(NamedTuple):
@@ -210,12 +200,12 @@ class Conversation:
             await self._dial_and_talk()
         except ConnectionEnded as ended:
             self.last_error = str(ended)
-            if ended.code in REFUSES_US:
+            if ended.code in codes.REFUSES_US:
                 progress = Progress.REFUSED
-            if ended.code == FORBIDDEN:
+            if ended.code == codes.FORBIDDEN:
                 # Another token may bring the right.
                 self.unwelcome_seconds = limits.reconnect_seconds_max
-            elif ended.code in REFUSES_THE_DOCUMENT | REFUSES_WHAT_WE_BRING:
+            elif ended.code in codes.REFUSES_THE_DOCUMENT | codes.REFUSES_WHAT_WE_BRING:
                 # Asking again soon cannot help; a person may have helped by much later.
                 seconds = self._shell.random.uniform(0.5, 1.0) * limits.refused_seconds
                 self.unwelcome_seconds = seconds
@@ -240,7 +230,11 @@ class Conversation:
             except ConnectionEnded as ended:
                 has_brought = self._exchange.remote_vector is not None
                 self._hang_up()
-                if known is None or not has_brought or ended.code not in REFUSES_WHAT_WE_BRING:
+                if (
+                    known is None
+                    or not has_brought
+                    or ended.code not in codes.REFUSES_WHAT_WE_BRING
+                ):
                     raise
                 await self._give_way(known, ended)
         finally:
@@ -337,7 +331,7 @@ class Conversation:
             return  # what was deleted lets nothing in, and has nothing to bring
         theirs = decode_state_vector(state_vector) if state_vector is not None else {}
         if state_vector is None or (theirs and not theirs.keys() & known.head.vector.keys()):
-            raise ConnectionEnded(OTHER_LINEAGE, "the remote holds another lineage of it")
+            raise ConnectionEnded(codes.OTHER_LINEAGE, "the remote holds another lineage of it")
         self._is_of_lineage = True
 
     async def _parts_of(self, state: bytes) -> list[bytes]:
@@ -476,14 +470,16 @@ class Conversation:
             self._behind_state += news
             self._behind_state_bytes += sum(map(len, news))
             if self._behind_state_bytes > limit:
-                self._give_up(1001, "more was edited than could wait while the state was read")
+                self._give_up(
+                    codes.GOING_AWAY, "more was edited than could wait while the state was read"
+                )
             return
         for update in news:
             self._connection.send(encode_update(update))
             self._exchange.sent(update)
         # A state may be larger than the bound, and takes the time it takes.
         if self._connection.buffered_bytes > limit + self._state_bytes:
-            self._give_up(1001, "the remote does not read fast enough")
+            self._give_up(codes.GOING_AWAY, "the remote does not read fast enough")
         elif news:
             self._show(Progress.CATCHING_UP)
             self._ask_soon()
@@ -496,7 +492,7 @@ class Conversation:
     def lost(self, error: Exception, own_edits: Sequence[bytes]) -> None:
         """What we talked of is not what is stored: hang up, and begin anew from that."""
         self.last_error = str(error)
-        self._give_up(1011, "the document has to be begun anew")
+        self._give_up(codes.INTERNAL, "the document has to be begun anew")
 
     def _give_up(self, code: int, reason: str) -> None:
         """End the connection, in the background; the next one begins anew."""

@@ -17,6 +17,7 @@ import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from crdt_state.protocol.ywebsocket import PermissionDenied, encode
+from crdt_state.transport import codes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,11 +28,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Departure", "Farewells"]
 
-MALFORMED = 4400
-EXPIRED, FORBIDDEN, NOT_A_DOCUMENT, SET_ASIDE, TOO_MANY = 4401, 4403, 4404, 4423, 4429
-OTHER_LINEAGE, NOT_HEAD = 4409, 4421
 
-KEPT = frozenset({EXPIRED, FORBIDDEN, NOT_A_DOCUMENT, OTHER_LINEAGE, NOT_HEAD, SET_ASIDE, TOO_MANY})
+KEPT = frozenset(
+    {
+        codes.EXPIRED,
+        codes.FORBIDDEN,
+        codes.NO_DOCUMENT,
+        codes.OTHER_LINEAGE,
+        codes.NOT_HEAD,
+        codes.SET_ASIDE,
+        codes.TOO_MANY,
+    }
+)
 """Not the codes that refuse an edit: our own client answers those at once, by giving way.  Nor
 4400 and 4408, whose peers keep to no rule that a wait could rely on."""
 
@@ -72,7 +80,7 @@ class Farewells:
     def say(self, connection: Accepted, departure: Departure) -> Awaitable[None]:
         """Give the reason now; await the result for the connection to be closed in due time."""
         self.note(departure)
-        if departure.is_refusal and departure.code != MALFORMED:
+        if departure.is_refusal and departure.code != codes.MALFORMED:
             connection.send(encode(PermissionDenied(departure.reason)))
         return self._close(connection, departure)
 
@@ -85,7 +93,7 @@ class Farewells:
         """Count and report somebody who was sent away from a document, on a line that goes on."""
         if departure.is_refusal:
             self._traffic.rejected += 1
-            self._traffic.tokens_rejected += departure.code == EXPIRED
+            self._traffic.tokens_rejected += departure.code == codes.EXPIRED
             self._sent_away(departure)
 
     def cut_short(self) -> None:

@@ -36,7 +36,8 @@ from crdt_state.storage.contract import NOTHING, ClearOutbox
 from crdt_state.sync.exchange import Progress
 from crdt_state.topology.contract import dials
 from crdt_state.transport.conversation import Conversation, Tie
-from crdt_state.transport.peer_link import PeerConversation, PeerLine
+from crdt_state.transport.peer_conversation import PeerConversation
+from crdt_state.transport.peer_line import PeerLine, report
 from crdt_state.transport.reconnect import Backoff
 from crdt_state.transport.scope_link import ScopeLink
 
@@ -429,7 +430,7 @@ class Link:
                 self._last_error = str(error)
             except Exception as error:
                 self._last_error = repr(error)
-                _report(f"the link to {self.remote} failed and goes on", error)
+                report(f"the link to {self.remote} failed and goes on", error)
             await asyncio.sleep(self._backoff.failed())
 
     async def _go_through_outbox(self, waiting: list[asyncio.Future[list[DocumentId]]]) -> None:
@@ -651,7 +652,7 @@ class Link:
                     callback(progress)
                 except Exception as error:
                     # An application's own trouble; the link goes on.
-                    _report(f"a callback on the link to {self.remote} failed", error)
+                    report(f"a callback on the link to {self.remote} failed", error)
 
     def _scopes_changed(self) -> None:
         self.look_again()  # what was held back while a scope was compared
@@ -677,7 +678,3 @@ class Link:
 
 def _nothing() -> None:
     """Nobody wants to know."""
-
-
-def _report(what: str, error: Exception) -> None:
-    asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error})

@@ -48,6 +48,7 @@ from crdt_state.replica.admission import ANYONE, Author
 from crdt_state.replica.document_core import name_of
 from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.security.rate import Rate
+from crdt_state.transport import codes
 from crdt_state.transport.budget import Budget
 from crdt_state.transport.connection import Accepted, ConnectionEnded
 from crdt_state.transport.farewell import Departure, Farewells
@@ -71,13 +72,6 @@ __all__ = ["Account", "Counted", "Listener", "Traffic", "Visit"]
 MESSAGES_IN_A_ROW = 16
 """Taken of one connection before others have their turn."""
 
-GOING_AWAY = 1012
-TRY_AGAIN_LATER = 1013
-EXPIRED = 4401
-FORBIDDEN = 4403
-NOT_A_DOCUMENT = 4404
-OTHER_LINEAGE = 4409
-TOO_MANY = 4429
 
 GOODBYE = "the server is going down; reconnect"
 
@@ -156,7 +150,7 @@ class Listener:
         name = name_of(ANYONE, connection.remote_address)
         try:
             if self._is_draining:
-                raise RemoteProtocolError(GOODBYE, code=GOING_AWAY)
+                raise RemoteProtocolError(GOODBYE, code=codes.RESTARTING)
             if visit.path == PEER_PATH:
                 await self._receive_replica(connection, visit)
                 return
@@ -168,12 +162,12 @@ class Listener:
         except ConnectionEnded:
             pass  # the ordinary end
         except (RemoteError, InvalidDocumentId) as error:
-            code = NOT_A_DOCUMENT if isinstance(error, InvalidDocumentId) else _code_of(error)
+            code = codes.NO_DOCUMENT if isinstance(error, InvalidDocumentId) else _code_of(error)
             departure = Departure(name, visit.path, code, str(error))
             await self.farewells.say(connection, departure)
         except CrdtStateError as error:
             # Our store's, our workers' or our engine's; the peer may come again.
-            await connection.close(TRY_AGAIN_LATER, str(error))
+            await connection.close(codes.TRY_AGAIN_LATER, str(error))
         finally:
             self.traffic.connections -= 1
 
@@ -191,8 +185,8 @@ class Listener:
         await self.shell.flush()
         rooms = tuple(self.rooms.values())
         await asyncio.gather(
-            *(room.close(GOING_AWAY, GOODBYE) for room in rooms),
-            *(visit.say_goodbye(GOING_AWAY, GOODBYE) for visit in tuple(self._visits)),
+            *(room.close(codes.RESTARTING, GOODBYE) for room in rooms),
+            *(visit.say_goodbye(codes.RESTARTING, GOODBYE) for visit in tuple(self._visits)),
         )
 
     # --- one conversation --------------------------------------------------------------------
@@ -210,7 +204,7 @@ class Listener:
     async def _converse(self, connection: Accepted, visit: Visit, grant: Grant) -> None:
         document = document_id_from_path(visit.path)
         if not grant.may_read(document):
-            raise RemoteProtocolError(f"no right to read {document!r}", code=FORBIDDEN)
+            raise RemoteProtocolError(f"no right to read {document!r}", code=codes.FORBIDDEN)
         author = Author(grant.identity, grant.may_write(document), grant.may_relay)
         member = Member(connection, self.shell.new_source(), author, self.shell.limits)
         account = self.arrive(member.name)
@@ -261,7 +255,9 @@ class Listener:
             return
         if not await member.drained(limits.peer_slow_seconds_max):
             self.traffic.dropped_as_slow += 1
-            raise RemoteProtocolError("this connection does not read what it asks for", code=4408)
+            raise RemoteProtocolError(
+                "this connection does not read what it asks for", code=codes.TOO_SLOW
+            )
 
     async def _take(self, room: Room, member: Member, message: Message) -> None:
         match message:
@@ -303,14 +299,16 @@ class Listener:
         if known is None or known.life == BORN or member.is_of_lineage:
             return
         if state_vector is None:
-            raise RemoteProtocolError("say first what you hold of it (step 1)", code=OTHER_LINEAGE)
+            raise RemoteProtocolError(
+                "say first what you hold of it (step 1)", code=codes.OTHER_LINEAGE
+            )
         if len(state_vector) > self.shell.limits.state_vector_bytes_max:
             return  # refused by whoever answers it
         theirs = decode_state_vector(state_vector)
         if theirs and not theirs.keys() & known.head.vector.keys():
             raise RemoteProtocolError(
                 f"{room.document!r} was begun anew; what you hold of it has ended: load it again",
-                code=OTHER_LINEAGE,
+                code=codes.OTHER_LINEAGE,
             )
         member.is_of_lineage = True
 
@@ -373,7 +371,7 @@ class Listener:
 
     def _check_may_enter(self, room: Room) -> None:
         if self._is_draining:
-            raise RemoteProtocolError(GOODBYE, code=GOING_AWAY)
+            raise RemoteProtocolError(GOODBYE, code=codes.RESTARTING)
         known = self.shell.core.get(room.document)
         if known is not None and known.set_aside is not None:
             raise DocumentSetAside(f"the document was set aside: {known.set_aside}")
@@ -404,7 +402,7 @@ class Listener:
             self._accounts[name] = account
         if account.connections >= self.shell.limits.identity_connections_max:
             reason = f"{account.connections} connections are open already; close some"
-            raise RemoteProtocolError(reason, code=TOO_MANY)
+            raise RemoteProtocolError(reason, code=codes.TOO_MANY)
         account.connections += 1
         return account
 
@@ -454,7 +452,7 @@ class Counted:
         """See `Connection`."""
         await self._connection.drained()
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int = codes.CLOSED, reason: str = "") -> None:
         """See `Connection`."""
         await self._connection.close(code, reason)
 
@@ -487,10 +485,10 @@ class _Expiry:
             self._timer.cancel()
 
     def _end(self) -> None:
-        self._room.send_away(self._member, EXPIRED, "the token has expired; bring a new one")
+        self._room.send_away(self._member, codes.EXPIRED, "the token has expired; bring a new one")
 
 
 def _code_of(error: RemoteError) -> int:
     if isinstance(error, RemoteProtocolError | UpdateRefused | TokenRejected | EpochOutdated):
         return error.code
-    return 4400
+    return codes.MALFORMED

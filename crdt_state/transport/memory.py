@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 
+from crdt_state.transport import codes
 from crdt_state.transport.connection import ConnectionEnded
 
 __all__ = ["MemoryConnection", "memory_pair"]
@@ -58,7 +59,7 @@ class MemoryConnection:
             while True:
                 await self.receive()
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int = codes.CLOSED, reason: str = "") -> None:
         """End both ends."""
         for end in (self, self._other):
             end._end(ConnectionEnded(code, reason))  # noqa: SLF001
@@ -67,7 +68,7 @@ class MemoryConnection:
         """End both ends as a broken cable does: what was on the way is lost."""
         for end in (self, self._other):
             end._inbox.clear()  # noqa: SLF001
-            end._end(ConnectionEnded(1006, "cut"))  # noqa: SLF001
+            end._end(ConnectionEnded(codes.GONE, "cut"))  # noqa: SLF001
 
     def _accept(self, message: bytes) -> None:
         self._inbox.append(message)

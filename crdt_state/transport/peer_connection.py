@@ -29,6 +29,7 @@ from crdt_state.protocol.peer.messages import (
     State,
     Updates,
 )
+from crdt_state.transport import codes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Channelled", "PeerConnection", "Said"]
 
-GONE = 1006
-TOO_SLOW = 4408
 
 MESSAGES_IN_A_ROW = 16
 """Heard of one connection before others have their turn."""
@@ -104,7 +103,7 @@ class PeerConnection:
     def register(self, number: int, channel: Channelled) -> None:
         """Let somebody be at a channel; told soon where the connection has gone already."""
         if self._is_over:
-            asyncio.get_running_loop().call_soon(channel.ended, GONE, "the connection ended")
+            asyncio.get_running_loop().call_soon(channel.ended, codes.GONE, "the connection ended")
         else:
             self.channels[number] = channel
 
@@ -223,7 +222,7 @@ class PeerConnection:
         channels, self.channels = self.channels, {}
         self._hungry.clear()
         for channel in channels.values():
-            channel.ended(GONE, reason)
+            channel.ended(codes.GONE, reason)
 
     # --- private -----------------------------------------------------------------------------
 
@@ -291,7 +290,9 @@ class PeerConnection:
 
     def _give_up(self) -> None:
         self._patience = None
-        self._start(self.connection.close(TOO_SLOW, "this peer does not take what it asked for"))
+        self._start(
+            self.connection.close(codes.TOO_SLOW, "this peer does not take what it asked for")
+        )
 
     def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

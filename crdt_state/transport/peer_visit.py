@@ -34,6 +34,7 @@ from crdt_state.protocol.peer.scopes import ScopeMessage
 from crdt_state.replica.admission import ANYONE, Author
 from crdt_state.replica.document_core import name_of
 from crdt_state.replica.succession import held_by_anybody, succeed
+from crdt_state.transport import codes
 from crdt_state.transport.channel import Channel
 from crdt_state.transport.farewell import Departure
 from crdt_state.transport.peer_connection import PeerConnection
@@ -62,12 +63,6 @@ PEER_PATH = "/-/sync"
 NO_MEMBER = Member(0, "")
 """Said by whoever takes part in no topology."""
 
-EXPIRED = 4401
-FORBIDDEN = 4403
-VERSION_UNKNOWN = 4406
-MALFORMED = 4400
-TOO_MANY = 4429
-TRY_AGAIN_LATER = 1013
 
 ANSWERED_AT_ONCE = 16
 """Documents of one connection that are loaded and answered at the same time."""
@@ -163,7 +158,7 @@ class PeerVisit:
             raise RemoteProtocolError(
                 f"this side speaks version {VERSION}, not {hello.version_min} to "
                 f"{hello.version_max}; update the older one",
-                code=VERSION_UNKNOWN,
+                code=codes.VERSION_UNKNOWN,
             )
         self._peer = hello.replica
         self._shell.holdings.met(hello.replica, hello.incarnation)
@@ -205,14 +200,14 @@ class PeerVisit:
         assert self._grant is not None  # noqa: S101 - the table lets nothing through before
         grant = self._listener.authentication.grant(token, now=self._shell.clock.wall())
         if grant.identity != self._grant.identity:
-            raise RemoteProtocolError("the new token is somebody else's", code=EXPIRED)
+            raise RemoteProtocolError("the new token is somebody else's", code=codes.EXPIRED)
         before, self._grant = self._grant, grant
         self._expire_later()
         # Nothing is looked at again for whoever brings the same again and again.
         for seat in tuple(self._seats.values()) if grant != before else ():
             seat.channel.author = self._author_at(seat.channel.document)
             if not grant.may_read(seat.channel.document):
-                seat.channel.close(FORBIDDEN, "the new token gives no right to read it")
+                seat.channel.close(codes.FORBIDDEN, "the new token gives no right to read it")
         if grant.rights != before.rights:
             self._scopes.grant_changed()
         self.protocol.say(Authenticated(grant.expires_at or 0))
@@ -258,10 +253,12 @@ class PeerVisit:
             self._expiry = loop.call_later(max(0.0, seconds), self._expire)
 
     def _expire(self) -> None:
-        self._start(self.send_away(EXPIRED, "the token has expired; bring a new one"), "farewell")
+        self._start(
+            self.send_away(codes.EXPIRED, "the token has expired; bring a new one"), "farewell"
+        )
 
     def _give_up_waiting(self) -> None:
-        self._start(self.send_away(4408, "nothing was said in time"), "farewell")
+        self._start(self.send_away(codes.TOO_SLOW, "nothing was said in time"), "farewell")
 
     async def _received(self, size: int, count: int) -> None:
         self._connection.holds(self.protocol.unfinished_bytes)
@@ -274,13 +271,13 @@ class PeerVisit:
         grant = self._grant
         assert grant is not None  # noqa: S101 - the table lets nothing through before
         if not grant.may_read(asked.document):
-            self._turn_away(asked, FORBIDDEN, f"no right to read {asked.document!r}")
+            self._turn_away(asked, codes.FORBIDDEN, f"no right to read {asked.document!r}")
         elif asked.document in self._seats:
             reason = f"{asked.document!r} is open on this connection already"
-            self._turn_away(asked, MALFORMED, reason)
+            self._turn_away(asked, codes.MALFORMED, reason)
         elif self._has_enough_open():
             reason = "this identity has too many documents open; close some"
-            self._turn_away(asked, TOO_MANY, reason)
+            self._turn_away(asked, codes.TOO_MANY, reason)
         else:
             # At once, so that whatever the peer says next on it, its end included, is heard.
             seat = self._seats[asked.document] = _Seat(self, asked)
@@ -350,9 +347,9 @@ class PeerVisit:
         except (UpdateRefused, RemoteProtocolError) as error:
             channel.close(error.code, error.reason)
         except CrdtStateError as error:
-            channel.close(TRY_AGAIN_LATER, str(error))
+            channel.close(codes.TRY_AGAIN_LATER, str(error))
         except Exception as error:
-            channel.close(TRY_AGAIN_LATER, "something went wrong here; it was reported")
+            channel.close(codes.TRY_AGAIN_LATER, "something went wrong here; it was reported")
             asyncio.get_running_loop().call_exception_handler(
                 {"message": f"a channel about {channel.document!r} failed", "exception": error}
             )

@@ -33,6 +33,7 @@ from crdt_state.protocol.ywebsocket import (
 )
 from crdt_state.replica.document_core import REPAIR
 from crdt_state.replica.inbox import LARGE_BYTES
+from crdt_state.transport import codes
 from crdt_state.transport.farewell import Departure
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Room"]
 
-TOO_SLOW = 4408
-TRY_AGAIN_LATER = 1013
 MERGED_UPDATES_MAX = 256
 MERGED_BYTES_MAX = 64 * 1024
 """Beyond this a merge saves little and holds up everybody."""
@@ -186,7 +185,9 @@ class Room:
     def lost(self, error: Exception, own_edits: Sequence[bytes]) -> None:
         """Send everyone away: stock clients come back and offer again what was not stored."""
         self.is_over = True
-        code = error.code if isinstance(error, UpdateRefused | LineageEnded) else TRY_AGAIN_LATER
+        code = (
+            error.code if isinstance(error, UpdateRefused | LineageEnded) else codes.TRY_AGAIN_LATER
+        )
         for member in tuple(self.members.values()):
             self.send_away(member, code, str(error))
 
@@ -248,7 +249,7 @@ class Room:
         try:
             rest = await self._send_what_was_missed(member)
         except CrdtStateError as error:
-            self.send_away(member, TRY_AGAIN_LATER, str(error))
+            self.send_away(member, codes.TRY_AGAIN_LATER, str(error))
             return
         if rest:
             for frame in self._frames(rest):
@@ -274,7 +275,7 @@ class Room:
 
     def _drop_as_slow(self, member: Member) -> None:
         self._traffic.dropped_as_slow += 1
-        self.send_away(member, TOO_SLOW, "this connection does not read fast enough")
+        self.send_away(member, codes.TOO_SLOW, "this connection does not read fast enough")
 
     # --- those who have to go ----------------------------------------------------------------
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from crdt_state.errors import (
     CrdtStateError,
-    LineageEnded,
     RemoteProtocolError,
     StoreError,
     StoreUnavailable,
@@ -41,8 +40,9 @@ from crdt_state.protocol.peer.scopes import (
     batches,
 )
 from crdt_state.storage.contract import ClearOutbox
+from crdt_state.transport import codes
 from crdt_state.transport.conversation import REMOTE
-from crdt_state.transport.scope_intake import TRY_AGAIN_LATER, held_of, parcel_for, take_parcel
+from crdt_state.transport.scope_intake import held_of, parcel_for, take_parcel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -285,7 +285,7 @@ class CatchUp:
         What is refused is told to the witness, and the trie still differs.
         """
         brought = [parcel for parcel in parcels if parcel.updates]
-        codes = await asyncio.gather(
+        answers = await asyncio.gather(
             *(
                 take_parcel(
                     self._shell,
@@ -297,10 +297,10 @@ class CatchUp:
                 for parcel in brought
             )
         )
-        for parcel, code in zip(brought, codes, strict=True):
-            if code == LineageEnded.code:
+        for parcel, code in zip(brought, answers, strict=True):
+            if code == codes.OTHER_LINEAGE:
                 self._apart[parcel.document] = None
-        if TRY_AGAIN_LATER in codes:
+        if codes.TRY_AGAIN_LATER in answers:
             raise StoreUnavailable("what a remote brought could not be stored; it is asked again")
 
     async def _bring(self) -> None:

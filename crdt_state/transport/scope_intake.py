@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from crdt_state.errors import (
     CrdtStateError,
     DocumentClosed,
-    LineageEnded,
     RemoteProtocolError,
     UpdateRefused,
 )
 from crdt_state.lineage import BORN
 from crdt_state.model.state import EMPTY_VECTOR
 from crdt_state.protocol.peer.scopes import Parcel
+from crdt_state.transport import codes
 from crdt_state.transport.channel import NOTHING_TO_BRING
 from crdt_state.transport.reception import take_update
 
@@ -30,10 +30,7 @@ if TYPE_CHECKING:
     from crdt_state.replica.document_core import Delta, Refusal
     from crdt_state.replica.shell import ReplicaShell
 
-__all__ = ["TRY_AGAIN_LATER", "held_of", "parcel_for", "take_parcel"]
-
-TRY_AGAIN_LATER = 1013
-"""Neither durable nor refused: the disk or the machine is to blame."""
+__all__ = ["held_of", "parcel_for", "take_parcel"]
 
 
 class _Passing:
@@ -53,7 +50,7 @@ class _Passing:
 
     def lost(self, error: Exception, own_edits: Sequence[bytes]) -> None:
         """The document fell out of use."""
-        self.code = error.code if isinstance(error, UpdateRefused) else TRY_AGAIN_LATER
+        self.code = error.code if isinstance(error, UpdateRefused) else codes.TRY_AGAIN_LATER
 
 
 async def take_parcel(
@@ -68,7 +65,7 @@ async def take_parcel(
         await shell.use(parcel.document, keeper, passing)
         try:
             if not _is_in_its_first_life(shell, parcel.document):
-                return LineageEnded.code
+                return codes.OTHER_LINEAGE
             for update in parcel.updates:
                 await take_update(
                     shell,
@@ -85,7 +82,7 @@ async def take_parcel(
     except (UpdateRefused, RemoteProtocolError) as error:
         return error.code
     except CrdtStateError:
-        return passing.code or TRY_AGAIN_LATER
+        return passing.code or codes.TRY_AGAIN_LATER
     return passing.code
 
 

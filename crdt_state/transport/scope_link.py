@@ -30,8 +30,8 @@ from crdt_state.protocol.peer.scopes import (
 )
 from crdt_state.storage.contract import NOTHING, WATERMARKS, SetMetadata
 from crdt_state.sync.exchange import Progress
+from crdt_state.transport import codes
 from crdt_state.transport.connection import ConnectionEnded
-from crdt_state.transport.conversation import REFUSES_US
 from crdt_state.transport.reconnect import Backoff
 from crdt_state.transport.scope_catch_up import CatchUp
 
@@ -225,7 +225,7 @@ class ScopeFollower:
                 continue
             except _Refused as refusal:
                 self.last_error = f"ended with {refusal.message.code} ({refusal.message.reason})"
-                if refusal.message.code in REFUSES_US:
+                if refusal.message.code in codes.REFUSES_US:
                     progress = Progress.REFUSED
             except (CrdtStateError, ConnectionEnded) as error:
                 self.last_error = str(error)

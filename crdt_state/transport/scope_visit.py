@@ -15,7 +15,7 @@ import hashlib
 from collections import deque
 from typing import TYPE_CHECKING
 
-from crdt_state.errors import CrdtStateError, LineageEnded, RemoteProtocolError, UpdateRefused
+from crdt_state.errors import CrdtStateError, RemoteProtocolError, UpdateRefused
 from crdt_state.identifiers import scope_of
 from crdt_state.merkle.answering import answer, greet
 from crdt_state.merkle.messages import CompareBuckets, CompareNodes, SendNodes, decode, encode
@@ -39,6 +39,7 @@ from crdt_state.protocol.peer.scopes import (
     batches,
 )
 from crdt_state.storage.contract import Sequence
+from crdt_state.transport import codes
 from crdt_state.transport.scope_intake import parcel_for, take_parcel
 
 if TYPE_CHECKING:
@@ -68,8 +69,6 @@ NEWS_BYTES = 8 * 1024
 LISTED_DOCUMENTS = 512
 LISTED_BYTES = 48 * 1024
 ECHOES_MAX = 10_000
-
-MALFORMED, FORBIDDEN, TOO_MANY, TRY_AGAIN_LATER = 4400, 4403, 4429, 1013
 
 
 class _Subscription:
@@ -184,7 +183,9 @@ class ScopeVisit:
     def grant_changed(self) -> None:
         """The peer brought a new token: what it was told before was by another right."""
         for subscription in tuple(self._subscriptions.values()):
-            self._end(subscription, TRY_AGAIN_LATER, "the rights have changed; subscribe again")
+            self._end(
+                subscription, codes.TRY_AGAIN_LATER, "the rights have changed; subscribe again"
+            )
 
     async def close(self) -> None:
         """The connection has ended."""
@@ -217,9 +218,9 @@ class ScopeVisit:
         except (RemoteProtocolError, UpdateRefused) as error:
             self._refuse(message.subscription, error.code, error.reason)
         except CrdtStateError as error:
-            self._refuse(message.subscription, TRY_AGAIN_LATER, str(error))
+            self._refuse(message.subscription, codes.TRY_AGAIN_LATER, str(error))
         except Exception as error:
-            self._refuse(message.subscription, TRY_AGAIN_LATER, "something went wrong here")
+            self._refuse(message.subscription, codes.TRY_AGAIN_LATER, "something went wrong here")
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a scope of a peer failed", "exception": error}
             )
@@ -244,10 +245,10 @@ class ScopeVisit:
             raise RemoteProtocolError("a subscription's number is greater than those before")
         self._greatest = asked.subscription
         if len(self._subscriptions) >= self._shell.limits.scopes_max:
-            raise RemoteProtocolError("more than scopes_max on one connection", code=TOO_MANY)
+            raise RemoteProtocolError("more than scopes_max on one connection", code=codes.TOO_MANY)
         scope = asked.scope
         if not self._may_see(scope):
-            raise RemoteProtocolError(f"no right to read in {scope!r}", code=FORBIDDEN)
+            raise RemoteProtocolError(f"no right to read in {scope!r}", code=codes.FORBIDDEN)
         subscription = _Subscription(self, asked.subscription, scope)
         self._subscriptions[asked.subscription] = subscription
         self._shell.watching.watch(scope, subscription)
@@ -289,7 +290,7 @@ class ScopeVisit:
 
     async def _answer(self, subscription: _Subscription, request: bytes) -> None:
         if not self._grant().may_read_all(subscription.scope):
-            raise RemoteProtocolError("no right to read all of this scope", code=FORBIDDEN)
+            raise RemoteProtocolError("no right to read all of this scope", code=codes.FORBIDDEN)
         asked = decode(request)
         if not isinstance(asked, CompareNodes | SendNodes | CompareBuckets):
             raise RemoteProtocolError("a walk is asked with requests")
@@ -345,23 +346,25 @@ class ScopeVisit:
 
     async def _parcel(self, scope: Scope, document: DocumentId, vector: bytes) -> Parcel:
         if scope_of(document) != scope or not self._may_read(document):
-            raise RemoteProtocolError(f"no right to read {document!r} in {scope!r}", code=FORBIDDEN)
+            raise RemoteProtocolError(
+                f"no right to read {document!r} in {scope!r}", code=codes.FORBIDDEN
+            )
         return await parcel_for(self._shell, document, vector)
 
     async def _be_brought(self, subscription: _Subscription, parcels: Many[Parcel]) -> None:
         for parcel in parcels:
             if scope_of(parcel.document) != subscription.scope:
                 raise RemoteProtocolError(f"{parcel.document!r} is of another scope")
-        codes = await asyncio.gather(*map(self._take_parcel, parcels))
-        pairs = zip(parcels, codes, strict=True)
+        answers = await asyncio.gather(*map(self._take_parcel, parcels))
+        pairs = zip(parcels, answers, strict=True)
         refused = tuple((parcel.document, code) for parcel, code in pairs if code)
         self._say(Brought(subscription.number, refused))
 
     async def _take_parcel(self, parcel: Parcel) -> int:
         if not self._may_read(parcel.document):
-            return FORBIDDEN  # or the answer would tell what is there
+            return codes.FORBIDDEN  # or the answer would tell what is there
         if await self._was_forgotten() and await self._is_missing(parcel.document):
-            return LineageEnded.code  # its own channel tells what is new from what was deleted
+            return codes.OTHER_LINEAGE  # its own channel tells what is new from what was deleted
         return await take_parcel(
             self._shell,
             parcel,

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
+from crdt_state.transport import codes
 from crdt_state.transport.connection import ConnectionEnded
 from crdt_state.transport.intake import MeteredConnection
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from crdt_state.limits import Limits
 
 __all__ = ["WebSocketConnection", "WebSocketDial", "send_to_all"]
+
+REFUSED_BY_STATUS = {401: codes.EXPIRED, 403: codes.FORBIDDEN, 404: codes.NO_DOCUMENT}
+"""What an HTTP status in the place of a WebSocket says."""
 
 SHARED_BYTES_MIN = 64 * 1024
 """What is smaller is cheaper to copy than to look after."""
@@ -55,8 +59,8 @@ class WebSocketConnection:
         except ConnectionClosed as closed:
             raise _ended(closed) from None
         if isinstance(message, str):
-            await self.close(1003, "binary messages only")
-            raise ConnectionEnded(1003, "the peer sent a text message")
+            await self.close(codes.NOT_BINARY, "binary messages only")
+            raise ConnectionEnded(codes.NOT_BINARY, "the peer sent a text message")
         return message
 
     def send(self, message: bytes) -> None:
@@ -80,7 +84,7 @@ class WebSocketConnection:
             self.wire.discard_messages()
         await self.wire.wait_closed()
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int = codes.CLOSED, reason: str = "") -> None:
         """The closing handshake, cut short when the peer does not take part in it."""
         short = reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
         try:
@@ -135,14 +139,14 @@ class WebSocketDial:
                 max_size=self._limits.message_bytes_max,
             )
         except InvalidURI as error:
-            raise ConnectionEnded(1002, str(error)) from None
+            raise ConnectionEnded(codes.NOT_WEBSOCKET, str(error)) from None
         except TimeoutError as error:
             raise OSError("the handshake took too long") from error
         except ConnectionClosed as closed:
             raise OSError("the connection was lost before the handshake was over") from closed
         except InvalidHandshake as error:
             status = getattr(getattr(error, "response", None), "status_code", None)
-            code = {401: 4401, 403: 4403, 404: 4404}.get(status or 0, 1002)
+            code = REFUSED_BY_STATUS.get(status or 0, codes.NOT_WEBSOCKET)
             raise ConnectionEnded(code, str(error)) from None
         return WebSocketConnection(wire, self._limits)
 
@@ -153,4 +157,4 @@ class WebSocketDial:
 
 def _ended(closed: ConnectionClosed) -> ConnectionEnded:
     frame = closed.rcvd or closed.sent
-    return ConnectionEnded(frame.code, frame.reason) if frame else ConnectionEnded(1006)
+    return ConnectionEnded(frame.code, frame.reason) if frame else ConnectionEnded(codes.GONE)

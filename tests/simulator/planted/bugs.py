@@ -21,7 +21,7 @@ from crdt_state.simulator import processes, stores
 from crdt_state.storage import sqlite_identity
 from crdt_state.storage.contract import Append, ClearOutbox, Forget, Release
 from crdt_state.sync.acknowledging import Sent
-from crdt_state.transport import peer_link
+from crdt_state.transport import peer_conversation
 from crdt_state.transport.channel import Channel
 from crdt_state.transport.conversation import Conversation
 from crdt_state.transport.room import Room
@@ -196,4 +196,4 @@ def sets_nothing_aside(patch: pytest.MonkeyPatch) -> None:
     def held_by(remote: str, remotes: Any) -> Any:
         return lambda stored: stored.last
 
-    patch.setattr(peer_link, "held_by", held_by)
+    patch.setattr(peer_conversation, "held_by", held_by)

@@ -1,4 +1,4 @@
-"""`crdt_state.transport.peer_link`: a dialler whose remote does not do as it should."""
+"""`transport.peer_conversation` and `peer_line`: a remote that does not do as it should."""
 
 from __future__ import annotations
 
