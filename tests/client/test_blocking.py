@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from crdt_client.blocking import BlockingReplica
-from crdt_state.errors import DocumentClosed, IndexOutOfRange, StoreInUse, UsageError
+from crdt_state.errors import (
+    DocumentClosed,
+    DocumentDeleted,
+    IndexOutOfRange,
+    StoreInUse,
+    UsageError,
+)
 from crdt_state.model.text import TextEvent
 from running import RunningServer
 
@@ -251,3 +257,43 @@ def test_not_in_sync_in_time_says_what_went_wrong(replica: BlockingReplica) -> N
     with pytest.raises(TimeoutError, match=r"not in sync after 0\.3 s: .*"):
         link.synced(timeout=0.3)
     assert link.last_error is not None
+
+
+def test_a_document_is_deleted_and_begun_anew(replica: BlockingReplica) -> None:
+    note = replica.document("notes/today")
+    note.text("text").insert(0, "old")
+    replica.delete("notes/today")
+    with pytest.raises(DocumentClosed):
+        note.text("text").insert(0, "late ")
+    with pytest.raises(DocumentDeleted):
+        replica.document("notes/today")
+    assert str(replica.recreate("notes/today").text("text")) == ""
+    seeded = replica.seed("notes/today", lambda document: document.text("text").insert(0, "new"))
+    assert str(seeded.text("text")) == "new"
+
+
+def test_who_edited_a_document_that_was_deleted_elsewhere_is_offered_it(
+    tmp_path: Path,
+) -> None:
+    with (
+        RunningServer(tmp_path) as server,
+        BlockingReplica.open(tmp_path / "one.db") as one,
+        BlockingReplica.open(tmp_path / "two.db") as two,
+    ):
+        one.document("notes/today").text("text").insert(0, "common")
+        at_server = one.connect(server.url)
+        at_server.synced(timeout=60)
+        link = two.connect(server.url, scopes=["notes"])
+        link.synced(timeout=60)
+        link.close()
+        note = two.document("notes/today")
+        note.text("text").append(" mine")
+        note.saved()
+        note.close()
+        one.delete("notes/today")
+        at_server.synced(timeout=60)
+        two.connect(server.url, scopes=["notes"]).synced(timeout=60)
+        (ended,) = two.ended()
+        copy = two.keep_as_copy(ended, "notes/mine")
+        assert str(copy.text("text")) == "common mine"
+        assert two.ended() == ()

@@ -25,7 +25,7 @@ import asyncio
 import queue
 import threading
 import weakref
-from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, ValuesView
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -36,13 +36,15 @@ from crdt_state.replica.events import EventsMissed, changes
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Coroutine
+    from collections.abc import AsyncIterator, Coroutine
     from concurrent.futures import Future
     from types import TracebackType
     from typing import Self
 
     from crdt_state import Link, OpenDocument, Progress
+    from crdt_state.errors import LineageEnded
     from crdt_state.model.counter import Counter
+    from crdt_state.model.document import Document
     from crdt_state.model.list import List
     from crdt_state.model.map import Map
     from crdt_state.model.movable import MovableList
@@ -87,7 +89,38 @@ class BlockingReplica:
 
     def document(self, name: str) -> BlockingDocument:
         """Open a document.  Raises as `Replica.document`."""
-        return BlockingDocument(self, self._thread, self._thread.run(self._replica.document(name)))
+        return self._opened(self._replica.document(name))
+
+    def delete(self, name: str) -> None:
+        """End a document, here and everywhere, as `Replica.delete` does."""
+        self._thread.run(self._replica.delete(name))
+
+    def seed(self, name: str, fill: Callable[[Document], object]) -> BlockingDocument:
+        """Begin a document with new content, as `Replica.seed` does.
+
+        `fill` runs in the background thread, with an empty document.
+        """
+        return self._opened(self._replica.seed(name, fill))
+
+    def recreate(self, name: str) -> BlockingDocument:
+        """Begin a deleted document anew, empty, as `Replica.recreate` does."""
+        return self._opened(self._replica.recreate(name))
+
+    def ended(self) -> tuple[LineageEnded, ...]:
+        """What others ended and has edits of ours that wait for a choice; see `Replica.ended`."""
+        return self._thread.run(_all_of(self._replica.ended()))
+
+    def adopt(self, ended: LineageEnded) -> None:
+        """Let go of what was edited here, as `Replica.adopt` does."""
+        self._thread.run(self._replica.adopt(ended))
+
+    def keep_as_copy(self, ended: LineageEnded, name: str) -> BlockingDocument:
+        """Keep it as a document of its own, as `Replica.keep_as_copy` does."""
+        return self._opened(self._replica.keep_as_copy(ended, name))
+
+    def rebase(self, ended: LineageEnded) -> tuple[str, ...]:
+        """Make the edits once more on what has come in the place, as `Replica.rebase` does."""
+        return self._thread.run(self._replica.rebase(ended))
 
     def connect(
         self,
@@ -95,9 +128,11 @@ class BlockingReplica:
         *,
         token: str | Callable[[], str] | None = None,
         wire: Wire = Wire.REPLICA,
+        scopes: Iterable[str] = (),
     ) -> BlockingLink:
         """Keep in step with a server, in the background, as `Replica.connect` does."""
-        link = self._thread.call(partial(self._replica.connect, url, token=token, wire=wire))
+        connect = partial(self._replica.connect, url, token=token, wire=wire, scopes=tuple(scopes))
+        link = self._thread.call(connect)
         return BlockingLink(self, self._thread, link)
 
     def disconnect(self, link: BlockingLink) -> None:
@@ -107,6 +142,9 @@ class BlockingReplica:
     def close(self) -> None:
         """Hang up, make everything durable, let go of the file; a second call changes nothing."""
         self._close()
+
+    def _opened(self, opening: Coroutine[Any, Any, OpenDocument]) -> BlockingDocument:
+        return BlockingDocument(self, self._thread, self._thread.run(opening))
 
     def __enter__(self) -> Self:
         return self
@@ -550,6 +588,10 @@ def _inner(container: Observable[EventT]) -> Observable[EventT]:
 
 async def _opened(path: str | os.PathLike[str], limits: Limits) -> Replica:
     return await Replica.open(path, limits=limits)
+
+
+async def _all_of(found: AsyncIterator[ResultT]) -> tuple[ResultT, ...]:
+    return tuple([each async for each in found])
 
 
 async def _within(seconds: float | None, work: Coroutine[Any, Any, ResultT]) -> ResultT:
