@@ -179,6 +179,9 @@ class DocumentCore:
         """Which life of the document this is; it stays that as long as this object."""
         self.confirmed: set[str] = set()
         """Remotes that have said since this was built that they hold it."""
+        self.through = NOTHING if stored is None else stored.last
+        """Where the log was when something of it was last delivered: whoever holds it through here
+        holds all of it, whatever of others has been committed since."""
         self.hops_left = HOPS_MAX
         """How often what was written last may be sent on."""
         self._held = None if stored is None else stored.held

@@ -171,7 +171,9 @@ class OpenDocument(Document):
         edits are as safe here as before and still on their way.
         """
         await self.saved()
-        receipt = self._shell.holdings.of(self.id).receipt(self._shell.last)
+        known = self._shell.core.get(self.id)
+        through = self._shell.last if known is None else known.through
+        receipt = self._shell.holdings.of(self.id).receipt(through)
         self._receipts[receipt] = None
         if replication is not None and replication.others:
             await receipt.reached(Level.DURABLE, replication.others, seconds_max=seconds_max)

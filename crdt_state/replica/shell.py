@@ -375,6 +375,8 @@ class ReplicaShell:
     def _deliver(self, batch: Batch) -> None:
         for document, deltas, answered in self.core.persisted(batch):
             if deltas:
+                if (known := self.core.get(document)) is not None:
+                    known.through = self.last
                 self.encodings.appended(document, [delta.update for delta in deltas])
                 self.watching.changed(document, deltas)
                 for source, subscriber in self._users_of(document):

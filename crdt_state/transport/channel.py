@@ -510,7 +510,7 @@ class Channel:
         So a peer hears of others also where it had nothing to bring.
         """
         if not self.is_over and not self._undecided and not self._waits and not self._refused_from:
-            self._brought.add(self._settled, self._shell.last)
+            self._brought.add(self._settled, self._through())
             for replica, position in self._holders.durable():
                 self.heard(replica, position)
 
@@ -651,7 +651,7 @@ class Channel:
             self._wire.protocol.acknowledge(self.number, durable, applied)
             if has_more_applied:
                 # Only what is integrated is passed on, and can be held by others.
-                self._brought.add(applied, self._shell.last)
+                self._brought.add(applied, self._through())
                 for replica, position in self._holders.durable():
                     self.heard(replica, position)
         self._wire.touch()
@@ -672,6 +672,11 @@ class Channel:
     def _life(self) -> Life:
         known = self._shell.core.get(self.document)
         return BORN if known is None else known.life
+
+    def _through(self) -> Sequence:
+        """By where in our log all of the document is, as far as it was delivered."""
+        known = self._shell.core.get(self.document)
+        return self._shell.last if known is None else known.through
 
     def _vector(self) -> bytes:
         known = self._shell.core.get(self.document)

@@ -472,7 +472,8 @@ class Link:
                 self._is_open(document)
         to_bring, self._to_bring = self._to_bring, {}
         for document in (*to_bring, *self._resting):
-            await self._give_turn(document)
+            if not await self._give_turn(document) and document not in self._resting:
+                self._to_bring[document] = None  # when the remote has let go of it
         for document in tuple(self._attended):
             if document not in self._conversations and document in self._attended:
                 await self._give_turn(document)

@@ -114,6 +114,26 @@ async def test_a_relay_names_the_others_who_hold_it() -> None:
         assert three.store.replica_id in receipt.holders
 
 
+async def test_a_relays_report_counts_though_another_document_has_been_committed_since() -> None:
+    async with (
+        opened_server() as server,
+        opened_replica() as one,
+        opened_replica(seed=3) as two,
+    ):
+        links = [connected(each, server) for each in (one, two)]
+        document, seen = await one.document("notes"), await two.document("notes")
+        document.text("text").insert(0, "hello")
+        other = await one.document("other")
+        await links[0].synced()
+        await until(lambda: str(seen.text("text")) == "hello")
+        await links[1].synced()
+        other.text("text").insert(0, "this moves our log on")
+        await other.saved()
+        receipt = await document.commit()
+        await receipt.reached("replicated", 2, seconds_max=30)
+        assert two.store.replica_id in receipt.holders
+
+
 async def test_the_same_replica_over_two_ways_counts_once() -> None:
     async with opened_server() as server, opened_replica() as one:
         one.connect("ws://server", dial=server.dial, wire=Wire.REPLICA)
