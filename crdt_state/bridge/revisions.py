@@ -19,6 +19,9 @@ so both get revisions, and in one order:
    (crdt_state/ot/transformation.py).  What it may cost is bounded, so nobody reaches the square.
 6. Below the floor revisions are forgotten, and the floor is raised by `raise_floor` alone.
 
+Who may speak for a source is not known here: its connections are, to whoever has them, and of each
+source one counts.
+
 The document is kept here too, as the revisions have made it: it says what is past its end and where
 pairs are, and it is what a client goes on from.  What waits for its commit is bounded by the
 store's queue.

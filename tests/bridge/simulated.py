@@ -150,16 +150,26 @@ class Connection:
     down: deque[str] = field(default_factory=deque)
     is_open: bool = True
     is_subscribed: bool = False
+    name: str | None = None
     source: str | None = None
 
     def cut(self) -> None:
+        """What is under way is lost, both ways."""
         self.is_open = False
         self.is_subscribed = False
         self.up.clear()
+        self.leave()
+
+    def leave(self) -> None:
+        """The client is gone, and the server has not seen that yet: it reads what was sent."""
         self.down.clear()
         if self.client.connection is self:
             self.client.connection = None
             self.client.thin.disconnected()
+
+    @property
+    def is_left(self) -> bool:
+        return self.client.connection is not self
 
 
 class Client:
@@ -188,8 +198,7 @@ class Client:
             return
         message = self.thin.to_send()
         if isinstance(message, Resume):
-            self.connection.source = message.source
-            wire: Any = ["resume", message.source, message.revision]
+            wire: Any = ["resume", message.name, message.source, message.revision]
         elif message is not None:
             operation = operation_out(self.thin.format, message.operation)
             wire = ["submit", message.source, message.sequence, message.base, operation]
@@ -198,15 +207,16 @@ class Client:
         self.connection.up.append(json.dumps(wire))
 
     def hear(self, frame: str) -> None:
-        spoken, change = self.thin.format, EMPTY
+        spoken = self.thin.format
+        changes: tuple[Operation, ...] = ()
         match json.loads(frame):
             case ["revision", *news]:
-                change = self.thin.receive(self._news(news))
+                changes = (self.thin.receive(self._news(news)),)
             case ["since", many]:
-                change = self.thin.caught_up([self._news(news) for news in many])
+                changes = self.thin.caught_up([self._news(news) for news in many])
             case ["snapshot", number, document, sequence]:
                 rejoined = self.thin.snapshot(number, document_in(spoken, document), sequence)
-                change = rejoined.change
+                changes = (rejoined.change,)
                 if rejoined.handed_back is not None:
                     self.handed_back.append(rejoined.handed_back)
             case ["repeated", sequence, number]:
@@ -217,7 +227,8 @@ class Client:
                 assert self.thin.show_cursor(name, positions, number)
             case other:
                 raise AssertionError(other)
-        self.shown = apply(self.shown, change)
+        for change in changes:
+            self.shown = apply(self.shown, change)
         assert self.shown == self.thin.document
 
     def _news(self, wire: Any) -> News:
@@ -254,10 +265,11 @@ class Server:
 
     def hear(self, connection: Connection, frame: str) -> None:
         match json.loads(frame):
-            case ["resume", source, revision]:
+            case ["resume", name, source, revision]:
                 for other in self.connections:
-                    if other is not connection and other.source == source:
+                    if other is not connection and other.name == name:
                         other.cut()
+                connection.name, connection.source = name, source
                 self._resume(connection, source, revision)
             case ["submit", source, sequence, base, wire]:
                 self._submit(connection, source, sequence, base, wire)
@@ -287,7 +299,7 @@ class Server:
         assert self.revisions.published_document == self.disk_text
         for revision in news:
             for connection in self.connections:
-                if connection.is_subscribed:
+                if connection.is_subscribed and not connection.is_left:
                     self._say(connection, "revision", *self._wire(connection, revision))
         self._answer_waiting()
         if (floor := self.revisions.trim()) is not None:
@@ -421,7 +433,7 @@ class Server:
         ]
 
     def _say(self, connection: Connection, *message: Any) -> None:
-        if connection.is_open:
+        if connection.is_open and not connection.is_left:
             connection.down.append(json.dumps(message))
 
 
@@ -548,7 +560,11 @@ class Run:
     def _step(self) -> None:
         dice, weather, server = self.dice, self.weather, self.server
         if dice.random() < weather.cuts and server.connections:
-            dice.choice(server.connections).cut()
+            connection = dice.choice(server.connections)
+            if dice.random() < 0.5:
+                connection.cut()
+            elif not connection.is_left:
+                connection.leave()
         if dice.random() < weather.restarts:
             server.restart(in_next_epoch=dice.random() < weather.epochs)
         if dice.random() < weather.floors:

@@ -32,7 +32,7 @@ def live(document="abc", spoken: Format = TEXT_UNICODE, **bounds: int) -> ThinDo
     """A client that has come upon `document` at `START`."""
     thin = ThinDocument(spoken, "me", limits=replace(Limits(), **bounds))
     thin.connected()
-    assert thin.to_send() == Resume("me", 0)
+    assert thin.to_send() == Resume("me", "me", 0)
     thin.snapshot(START, document, 0)
     return thin
 
@@ -80,6 +80,15 @@ def test_an_acknowledgement_without_a_revision_is_as_good() -> None:
     assert (thin.is_settled, thin.revision) == (True, START + 1)
     thin.acknowledged(1, START + 1)
     assert thin.revision == START + 1
+
+
+def test_an_acknowledgement_of_something_else_is_an_error() -> None:
+    thin = live()
+    thin.receive(News(START + 1, insertion("y")))
+    thin.edit(insertion("x"))
+    sent(thin)
+    with pytest.raises(RemoteProtocolError, match="behind"):
+        thin.acknowledged(1, START + 1)
 
 
 def test_others_edits_are_transformed_over_what_is_in_flight_and_what_waits() -> None:
@@ -157,7 +166,7 @@ def test_without_a_connection_nothing_is_sent_and_edits_are_composed() -> None:
     thin.edit(insertion("c", 2))
     assert (thin.phase, thin.to_send(), thin.document) == (Phase.AWAY, None, "abc")
     thin.connected()
-    assert thin.to_send() == Resume("me", 0)
+    assert thin.to_send() == Resume("me", "me", 0)
     assert thin.to_send() is None
     assert thin.snapshot(START, "", 0) == Rejoined(EMPTY)
     assert sent(thin).operation == insertion("abc")
@@ -170,10 +179,9 @@ def test_after_a_reconnection_what_was_in_flight_is_sent_under_the_same_number()
     thin.disconnected()
     thin.edit(insertion("y"))
     thin.connected()
-    assert thin.to_send() == Resume("me~1", START)
-    assert thin.caught_up([News(START + 1, Operation.of(Delete(1)))]) == Operation.of(
-        Retain(1), Delete(1)
-    )
+    assert thin.to_send() == Resume("me", "me~1", START)
+    deletion = Operation.of(Delete(1))
+    assert thin.caught_up([News(START + 1, deletion)]) == (Operation.of(Retain(1), Delete(1)),)
     again = sent(thin)
     assert (again.source, again.sequence) == (first.source, first.sequence)
     assert (again.base, again.operation) == (START + 1, insertion("x", 1))
@@ -188,7 +196,7 @@ def test_what_had_arrived_before_the_cut_is_found_when_catching_up() -> None:
     thin.connected()
     thin.to_send()
     news = [News(START + 1, insertion("1", 3)), echo(first, START + 2), News(START + 3, EMPTY)]
-    assert thin.caught_up(news) == insertion("1", 4)
+    assert thin.caught_up(news) == (insertion("1", 4), EMPTY, EMPTY)
     assert (thin.is_settled, thin.revision, thin.document) == (True, START + 3, "xabc1")
 
 
@@ -215,6 +223,21 @@ def test_a_revision_that_does_not_follow_or_fit_changes_nothing(news: News) -> N
     with pytest.raises(RemoteProtocolError):
         thin.receive(news)
     assert (thin.export(), thin.document) == (before, "zabc")
+
+
+def test_where_one_of_many_revisions_does_not_fit_none_has_changed_anything() -> None:
+    thin = live()
+    thin.edit(insertion("z"))
+    sent(thin)
+    thin.disconnected()
+    thin.connected()
+    thin.to_send()
+    thin.show_cursor("ann", (1,), START)
+    before = thin.export()
+    with pytest.raises(RemoteProtocolError):
+        thin.caught_up([News(START + 1, insertion("x")), News(START + 2, insertion("x", 9))])
+    assert (thin.export(), thin.document, thin.phase) == (before, "zabc", Phase.RESUMING)
+    assert thin.caught_up([News(START + 1, insertion("x"))]) == (insertion("x", 1),)
 
 
 def test_what_nobody_asked_for_is_an_error() -> None:
@@ -255,7 +278,7 @@ def test_what_is_stale_with_nothing_heard_since_asks_to_resume() -> None:
     thin.stale(7)
     assert thin.to_send() is None
     thin.stale(1)
-    assert thin.to_send() == Resume("me~1", START)
+    assert thin.to_send() == Resume("me", "me~1", START)
     assert thin.phase is Phase.RESUMING
 
 
@@ -443,7 +466,7 @@ def test_what_waits_survives_a_restart_and_is_sent_as_it_would_have_been(spoken:
     assert restored.export() == thin.export()
     assert (restored.phase, restored.format) == (Phase.AWAY, spoken)
     restored.connected()
-    assert restored.to_send() == Resume("me~1", START)
+    assert restored.to_send() == Resume("me", "me~1", START)
     restored.caught_up([])
     assert restored.to_send() == first
     restored.receive(echo(first, START + 1))

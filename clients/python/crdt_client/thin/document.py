@@ -29,6 +29,7 @@ before what that gave is sent: else what was sent is, after a restart, sent as s
 from __future__ import annotations
 
 import enum
+from copy import copy
 from typing import TYPE_CHECKING
 
 from crdt_client.thin.messages import HandedBack, News, Rejoined, Resume, Submit, Why
@@ -204,7 +205,7 @@ class ThinDocument:
         """What is to be said now, once; None if there is nothing.  Ask after every call."""
         if self.phase is Phase.RESUMING and not self._has_asked:
             self._has_asked = True
-            return Resume(self.source, self.revision)
+            return Resume(self._name, self.source, self.revision)
         if self.phase is not Phase.LIVE or self._sent_on is not None:
             return None
         if self._in_flight is None:
@@ -216,18 +217,20 @@ class ThinDocument:
 
     # --- what the server says -------------------------------------------------------------------
 
-    def caught_up(self, news: Iterable[News]) -> Operation:
+    def caught_up(self, news: Iterable[News]) -> tuple[Operation, ...]:
         """The answer to `Resume` where the revision was in reach: everything since.
 
-        Gives what that changes of what is shown.  Raises `RemoteProtocolError`.
+        Gives what each changes of what is shown.  Raises `RemoteProtocolError`.
         """
         if self.phase is not Phase.RESUMING:
             raise RemoteProtocolError("an answer to nothing that was asked")
-        change = EMPTY
-        for each in news:
-            change = compose(change, self.receive(each))
-        self.phase = Phase.LIVE
-        return change
+        # On another object, so that nothing has changed if one of them is refused.
+        ahead = copy(self)
+        ahead.cursors = self.cursors.copy()
+        changes = tuple([ahead.receive(each) for each in news])
+        ahead.phase = Phase.LIVE
+        self.__dict__ |= ahead.__dict__
+        return changes
 
     def receive(self, news: News) -> Operation:
         """A revision; gives what it changes of what is shown, in code points.
@@ -255,7 +258,7 @@ class ThinDocument:
 
         Raises `RemoteProtocolError`.
         """
-        if self._in_flight is None or sequence != self._sequence or number <= self.revision:
+        if self._in_flight is None or sequence != self._sequence:
             return
         self._check_next(number)
         self._acknowledge(number)
@@ -273,7 +276,10 @@ class ThinDocument:
         self._sent_on = None
 
     def refused(self, sequence: int) -> Rejoined | None:
-        """What is in flight is not let in: it is taken back, and what waits behind it stays."""
+        """What is in flight is not let in: it is taken back, and what waits behind it stays.
+
+        Gives None if that is not in flight any more.
+        """
         if self._in_flight is None or sequence != self._sequence:
             return None
         operation = self.format.in_code_points(self._in_flight, self._known)

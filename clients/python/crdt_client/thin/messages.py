@@ -18,8 +18,13 @@ __all__ = ["HandedBack", "News", "Rejoined", "Resume", "Submit", "Why"]
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Tell me of everything after `revision`, or where I can go on from; I am `source`."""
+    """Tell me of everything after `revision`, or where I can go on from; I am `source`.
 
+    Whoever is told so ends every other connection of this `name` first, and reads nothing more from
+    it: what is still under way there is sent again here.
+    """
+
+    name: str
     source: str
     revision: int
 
