@@ -109,7 +109,8 @@ class Revisions:
                 )
             self._append(revision)
         self.published = self.head
-        self._points, self._units = _measured(document)
+        self._lengths = _lengths(self._log, document)
+        """How long the text was at each number from the floor on: in code points, in units."""
 
     @property
     def head(self) -> int:
@@ -182,8 +183,8 @@ class Revisions:
         )
         self._append(revision)
         self.document = document
-        self._points += operation.growth
-        self._units += wide.growth
+        points, units = self._lengths[-1]
+        self._lengths.append((points + operation.growth, units + wide.growth))
         return revision
 
     # --- what becomes of it ---------------------------------------------------------------------
@@ -212,7 +213,7 @@ class Revisions:
         for revision in kept:
             self._append(revision)
         self.document = self.published_document
-        self._points, self._units = _measured(self.document)
+        del self._lengths[len(kept) + 1 :]
 
     # --- what is forgotten ----------------------------------------------------------------------
 
@@ -242,6 +243,7 @@ class Revisions:
                 _record(self._at_floor, revision)
                 self._bytes -= revision.size
             del self._log[:count]
+            del self._lengths[:count]
             self.floor = number
         return self._floor_at(self.floor, self._at_floor)
 
@@ -363,8 +365,8 @@ class Revisions:
 
     def _length_at(self, base: int, spoken: Format) -> int:
         """How long the text was at `base`, in the measure of a format."""
-        length = self._units if spoken.counts_units else self._points
-        return length - sum(other.growth for other in self._missed(base, spoken))
+        points, units = self._lengths[base - self.floor]
+        return units if spoken.counts_units else points
 
     def _known(self, base: int, source: str, sequence: int, *, may_skip: bool) -> Decision | None:
         """The answer to a submission whose operation need not be looked at."""
@@ -413,7 +415,13 @@ def _record(sources: Sources, revision: Revision) -> None:
         sources.record(Last(revision.source, revision.sequence, revision.number))
 
 
-def _measured(document: Document) -> tuple[int, int]:
-    """How long a document is in code points, and in units."""
+def _lengths(log: Sequence[Revision], document: Document) -> list[tuple[int, int]]:
+    """How long a text was before each revision and at last, which `document` is."""
     points = length_of(document)
-    return points, unit_of_point(points, document)
+    units = unit_of_point(points, document)
+    lengths = [(points, units)]
+    for revision in reversed(log):
+        points -= revision.operation.growth
+        units -= revision.in_units.growth
+        lengths.append((points, units))
+    return lengths[::-1]

@@ -38,6 +38,8 @@ class Format:
     """How its clients order insertions and deletions at one place (`operation`)."""
     counts_units: bool
     """Whether its measure is UTF-16 code units."""
+    is_plain: bool
+    """Whether its documents are plain texts, without attributes and embeds."""
 
     def in_measure(self, operation: Operation, document: Document) -> Operation:
         """`operation` on `document`, from code points.  Raises `OperationPastEnd`."""
@@ -67,6 +69,7 @@ TEXT_UNICODE: Final = Format(
     incoming=text_unicode.INCOMING,
     order=text_unicode.ORDER,
     counts_units=False,
+    is_plain=True,
 )
 
 RICH_TEXT: Final = Format(
@@ -75,6 +78,7 @@ RICH_TEXT: Final = Format(
     incoming=rich_text.INCOMING,
     order=rich_text.ORDER,
     counts_units=True,
+    is_plain=False,
 )
 
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType(

@@ -58,7 +58,7 @@ __all__ = ["CALM", "ComposingRevisions", "Run", "Weather", "in_plain", "wrong_si
 
 LIMITS = Limits(
     revisions_kept_max=120,
-    revision_sources_max=6,
+    revision_sources_max=2,
     revision_base_revisions_max=60,
     revision_base_components_max=2_000,
     revision_catch_up_bytes_max=4_000,
@@ -97,11 +97,13 @@ class Weather:
     failures: float = 0.1
     restarts: float = 0.004
     epochs: float = 0.2
-    floors: float = 0.003
+    floors: float = 0.012
     forgets: float = 0.1
+    slow_disks: float = 0.4
+    """How many runs have one that commits a tenth as often."""
 
 
-CALM = Weather(0, 0, 0, 0, 0, 0)
+CALM = Weather(0, 0, 0, 0, 0, 0, 0)
 
 
 # --- the wire -------------------------------------------------------------------------------
@@ -109,19 +111,19 @@ CALM = Weather(0, 0, 0, 0, 0, 0)
 
 def operation_out(spoken: Format, operation: Operation) -> Any:
     """An operation in the measure of a format, as its JSON."""
-    if spoken is TEXT_UNICODE:
+    if spoken.is_plain:
         return text_unicode.encode(operation)
     return rich_text.encode_units(operation)
 
 
 def operation_in(spoken: Format, wire: Any) -> Operation:
-    if spoken is TEXT_UNICODE:
+    if spoken.is_plain:
         return text_unicode.decode(wire)
     return rich_text.decode_units(wire)
 
 
 def document_out(spoken: Format, document: Document) -> Any:
-    if spoken is TEXT_UNICODE:
+    if spoken.is_plain:
         assert isinstance(document, str)
         return document
     if isinstance(document, str):
@@ -130,7 +132,7 @@ def document_out(spoken: Format, document: Document) -> Any:
 
 
 def document_in(spoken: Format, wire: Any) -> Document:
-    return wire if spoken is TEXT_UNICODE else rich_text.decode(wire, EMPTY)
+    return wire if spoken.is_plain else rich_text.decode(wire, EMPTY)
 
 
 def in_plain(document: Document) -> str:
@@ -514,6 +516,7 @@ class Run:
         self.is_rich = is_rich
         self.weather = weather
         self.concurrent = concurrent
+        self.commits = 0.1 if dice.random() < weather.slow_disks else 1.0
         text = "".join(dice.choices(PIECES, k=4))
         document: Document = Operation.of(Insert(text)) if is_rich else text
         self.server = Server(document, make, heard_as)
@@ -584,10 +587,11 @@ class Run:
             case "o":
                 server.edit(self._edit(server.text))
             case "C":
-                if dice.random() < weather.failures:
-                    server.fail()
-                else:
-                    server.commit()
+                if dice.random() < self.commits:
+                    if dice.random() < weather.failures:
+                        server.fail()
+                    else:
+                        server.commit()
             case "x":
                 if dice.random() < weather.forgets:
                     client.restart()

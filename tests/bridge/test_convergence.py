@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 BATCH = 30
 BATCHES_IN_FULL = 30
 
+MUTANT_RUNS = 16
+"""Of each: of 100 the wrong side spoils some 85 in a storm and 95 in calm, composed history 30 and 65."""
+
+OFTEN = ("snapshot", "floor", "repeated", "stale", "failed commit", "lost provisional", "epoch")
+"""What some run of every batch comes to."""
+
 
 def batches(first: int = 0) -> list[object]:
     """Seeds of a sample, and those of all."""
@@ -49,9 +55,8 @@ def test_all_end_equal_after_a_storm(first: int, is_rich: bool) -> None:
         run = go(seed, Run(Random(seed), is_rich=is_rich))
         assert run.server.concurrent >= 40
         seen.update(run.server.seen)
-    for what in ("snapshot", "repeated", "stale", "failed commit", "lost provisional", "epoch"):
+    for what in {*OFTEN, "snapshot waits"} if not first else OFTEN:
         assert seen[what], f"no run of {BATCH} came to: {what}"
-    assert seen["floor"]
 
 
 @pytest.mark.parametrize("first", batches(100_000))
@@ -83,7 +88,8 @@ def test_what_was_written_is_there_once_or_handed_back(first: int) -> None:
         kept += len(run.written)
         reasons.update(back.values())
     assert kept > 50 * BATCH
-    assert set(reasons) <= {Why.IN_DOUBT}
+    # Where nobody deletes, nothing is taken for another text.
+    assert set(reasons) == {Why.IN_DOUBT}
 
 
 def lost_by_a_commit(run: Run) -> set[str]:
@@ -110,7 +116,7 @@ def rate_of_failures(runs: int, make: Callable[[int], Run]) -> float:
 @pytest.mark.parametrize("weather", [Weather(), CALM], ids=["storm", "calm"])
 def test_with_the_wrong_side_at_the_server_most_runs_diverge(weather: Weather) -> None:
     rate = rate_of_failures(
-        24,
+        MUTANT_RUNS,
         lambda seed: Run(Random(seed), is_rich=seed % 2 == 0, weather=weather, heard_as=wrong_side),
     )
     assert rate >= 0.5
@@ -119,7 +125,7 @@ def test_with_the_wrong_side_at_the_server_most_runs_diverge(weather: Weather) -
 @pytest.mark.parametrize("weather", [Weather(), CALM], ids=["storm", "calm"])
 def test_with_composed_history_some_runs_diverge(weather: Weather) -> None:
     rate = rate_of_failures(
-        40,
+        MUTANT_RUNS,
         lambda seed: Run(
             Random(seed), is_rich=seed % 2 == 0, weather=weather, make=ComposingRevisions
         ),
@@ -133,7 +139,7 @@ def test_with_the_order_of_another_format_some_runs_diverge() -> None:
         return replace(spoken, order=orders[1 - orders.index(spoken.order)])
 
     rate = rate_of_failures(
-        40, lambda seed: Run(Random(seed), is_rich=False, weather=CALM, heard_as=heard_as)
+        MUTANT_RUNS, lambda seed: Run(Random(seed), is_rich=False, weather=CALM, heard_as=heard_as)
     )
     assert rate >= 0.03
 
@@ -153,7 +159,7 @@ def test_without_remembering_sources_something_is_applied_twice(
 ) -> None:
     monkeypatch.setattr("crdt_state.bridge.revisions.Sources", Forgetful)
     doubled = 0
-    for seed in range(20):
+    for seed in range(10):
         run = Run(Random(seed), is_rich=False, only_tags=True)
         try:
             run.go()

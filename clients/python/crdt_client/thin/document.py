@@ -60,12 +60,12 @@ from crdt_state.ot import (
     transform_position,
     unit_of_point,
 )
-from crdt_state.ot.formats import TEXT_UNICODE, Format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from crdt_state.ot import Document
+    from crdt_state.ot.formats import Format
 
 __all__ = ["Phase", "ThinDocument"]
 
@@ -92,7 +92,7 @@ class ThinDocument:
         """
         if not source:
             raise UsageError("a source has a name that nobody else has")
-        empty: Document = "" if spoken is TEXT_UNICODE else EMPTY
+        empty: Document = "" if spoken.is_plain else EMPTY
         self.format = spoken
         self.limits = limits
         self.document = empty
@@ -297,7 +297,7 @@ class ThinDocument:
         """
         if self.phase is Phase.AWAY:
             raise RemoteProtocolError("a document without a connection")
-        if isinstance(document, str) is not isinstance(self._known, str):
+        if isinstance(document, str) is not self.format.is_plain:
             raise RemoteProtocolError(f"a document that is none of {self.format.name}")
         base, waiting = self._known, self._unknown_to_server(sequence)
         if self._is_applied(sequence):

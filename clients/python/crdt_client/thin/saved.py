@@ -24,7 +24,7 @@ from crdt_state.lib0 import CodingError, Reader, encode_string, encode_varuint
 from crdt_state.limits import DEFAULT_LIMITS, Limits
 from crdt_state.ot import apply, check
 from crdt_state.ot.coding import encode_document, encode_operation, read_document, read_operation
-from crdt_state.ot.formats import FORMATS, TEXT_UNICODE, Format
+from crdt_state.ot.formats import FORMATS, Format
 
 if TYPE_CHECKING:
     from crdt_state.ot import Document, Operation
@@ -89,7 +89,7 @@ class Saved:
             raise CodingError("has no source, or a sequence 0")
         revision = reader.varuint()
         known = read_document(reader, limits=limits)
-        if isinstance(known, str) is not (spoken is TEXT_UNICODE):
+        if isinstance(known, str) is not spoken.is_plain:
             raise CodingError(f"has a document that is none of {name}")
         if (flag := reader.byte()) > 1:
             raise CodingError(f"has a flag {flag}; known are 0 and 1")
