@@ -110,12 +110,25 @@ def test_others_edits_are_transformed_over_what_is_in_flight_and_what_waits() ->
     ("spoken", "shown"), [(TEXT_UNICODE, "mineothersabc"), (RICH_TEXT, "othersmineabc")]
 )
 def test_whose_insertion_stands_in_front_is_a_matter_of_the_format(spoken, shown: str) -> None:
-    document = "abc" if spoken is TEXT_UNICODE else Operation.of(Insert("abc"))
+    document = "abc" if spoken.is_plain else Operation.of(Insert("abc"))
     thin = live(document, spoken)
     thin.edit(insertion("mine"))
     thin.receive(News(START + 1, insertion("others")))
-    expected = shown if spoken is TEXT_UNICODE else Operation.of(Insert(shown))
+    expected = shown if spoken.is_plain else Operation.of(Insert(shown))
     assert thin.document == expected
+
+
+@pytest.mark.parametrize(
+    ("spoken", "expected"),
+    [
+        (TEXT_UNICODE, Operation.of(Delete(1), Insert("x"))),
+        (RICH_TEXT, Operation.of(Insert("x"), Delete(1))),
+    ],
+)
+def test_what_waits_is_composed_in_the_order_of_the_format(spoken, expected: Operation) -> None:
+    thin = live("abc" if spoken.is_plain else Operation.of(Insert("abc")), spoken)
+    thin.edit(Operation.of(Delete(1), Insert("x")))
+    assert sent(thin).operation == expected
 
 
 def test_rich_text_is_sent_and_heard_in_units_and_shown_in_code_points() -> None:
@@ -456,7 +469,7 @@ def test_who_is_away_sees_nobodys_cursor() -> None:
 
 @pytest.mark.parametrize("spoken", [TEXT_UNICODE, RICH_TEXT])
 def test_what_waits_survives_a_restart_and_is_sent_as_it_would_have_been(spoken: Format) -> None:
-    document = TEXT if spoken is TEXT_UNICODE else Operation.of(Insert(TEXT, BOLD))
+    document = TEXT if spoken.is_plain else Operation.of(Insert(TEXT, BOLD))
     thin = live(document, spoken)
     thin.edit(insertion("😀", 2))
     first = sent(thin)
