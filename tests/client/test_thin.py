@@ -131,6 +131,16 @@ def test_what_waits_is_composed_in_the_order_of_the_format(spoken, expected: Ope
     assert sent(thin).operation == expected
 
 
+@pytest.mark.parametrize(("spoken", "shown"), [(TEXT_UNICODE, "xy"), (RICH_TEXT, "xy")])
+def test_what_is_in_flight_is_transformed_in_the_order_of_the_format(spoken, shown) -> None:
+    thin = live("abc" if spoken.is_plain else Operation.of(Insert("abc")), spoken)
+    thin.edit(Operation.of(Delete(1), Retain(1), Insert("x"), Delete(1)))
+    sent(thin)
+    thin.receive(News(START + 1, Operation.of(Retain(1), Delete(1))))
+    thin.receive(News(START + 2, insertion("y", 1)))
+    assert thin.document == (shown if spoken.is_plain else Operation.of(Insert(shown)))
+
+
 def test_rich_text_is_sent_and_heard_in_units_and_shown_in_code_points() -> None:
     thin = live(Operation.of(Insert("😀b")), RICH_TEXT)
     thin.edit(insertion("👧", 1))

@@ -29,7 +29,8 @@ Scripts beyond U+2E80 put nothing between words.
 """
 
 SURROGATES: Final = range(0xD800, 0xE000)
-SPELLING_MAX: Final = 0x110000 - len(SURROGATES)
+SPELLING_MAX: Final = 0x10FFFF - len(SURROGATES)
+"""How many words can be told apart."""
 
 
 def difference_by_words(old: Document, new: Document, *, limits: Limits) -> Operation:
