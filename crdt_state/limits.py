@@ -61,6 +61,23 @@ class Limits:
     # Of characters, by the greedy part of a difference (ot/difference).
     diff_comparisons_max: int = 100_000
 
+    # Revisions of one text that are kept, and sources of which the last is known (bridge).
+    revisions_kept_max: int = 10_000
+    revisions_kept_bytes_max: int = 16 * 1024 * 1024
+    revision_sources_max: int = 10_000
+    revision_source_bytes_max: int = 256
+    # How far back a base may be: in revisions, and in components that are gone over to rebase on
+    # them, some 0.2 s of a processor.
+    revision_base_revisions_max: int = 5_000
+    revision_base_components_max: int = 250_000
+    # Beyond it a client that catches up is sent the document.
+    revision_catch_up_bytes_max: int = 4 * 1024 * 1024
+
+    # What a thin client inserts and has not been able to send (crdt_client/thin), and whose cursors
+    # it shows.
+    thin_waiting_characters_max: int = 4_000_000
+    thin_cursors_max: int = 1_024
+
     # The store.
     stored_bytes_max: int = 512 * 1024 * 1024
     group_writes_max: int = 4_096

@@ -63,7 +63,7 @@ def test_a_package_is_imported_by_its_owner_only(package: str, owners: re.Patter
 
 
 @pytest.mark.parametrize(
-    "room", ["merkle", "model", "ot", "protocol", "security", "sync", "topology"]
+    "room", ["bridge", "merkle", "model", "ot", "protocol", "security", "sync", "topology"]
 )
 def test_below_the_replica_nothing_is_async(room: str) -> None:
     modules = sorted((ROOT / "crdt_state" / room).rglob("*.py"))

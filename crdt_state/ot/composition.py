@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["apply", "compose", "invert"]
 
-AnyDocument = TypeVar("AnyDocument", str, Operation)
+AnyDocument = TypeVar("AnyDocument", str, Operation, "Document")
 
 
 def apply(document: AnyDocument, operation: Operation) -> AnyDocument:
