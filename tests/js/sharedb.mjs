@@ -1,5 +1,5 @@
 // Stock ShareDB clients in one process, moved line by line.
-// In:  {"client", "open"}  {"client", "frame"}  {"client", "close"}  {"call", "client", "verb", "with"}
+// In:  {"reset"}  {"client", "open"}  {"client", "frame"}  {"client", "close"}  {"call", "client", "verb", "with"}
 // Out: {"client", "frame"} for each message of a client, and {"call", "value" or "error"}.
 // A call is answered when nothing is left to do that does not wait for a frame.
 import { createRequire } from 'node:module'
@@ -157,7 +157,11 @@ const clients = new Map()
 const quiet = async () => { for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate) }
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const { client: name, call, verb, with: operands = [], open, close, frame } = JSON.parse(line)
+  const { client: name, call, verb, with: operands = [], open, close, frame, reset } = JSON.parse(line)
+  if (reset) {
+    clients.clear()
+    continue
+  }
   if (!clients.has(name)) clients.set(name, new Client(name))
   const client = clients.get(name)
   if (open) client.open()

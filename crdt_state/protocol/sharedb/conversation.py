@@ -124,6 +124,9 @@ MAJOR: Final = 1
 MINOR: Final = 2
 """Below 1.2, a client does not know that nothing was left of an operation."""
 
+NOBODY: Final = "the server"
+"""Who makes what nobody made; without a sequence it is no client's submission."""
+
 Asked: TypeAlias = (
     Fetch
     | Subscribe
@@ -607,16 +610,11 @@ class ShareDbProtocol:
         """
         for named in [each for each in self._submits if each.document == document]:
             del self._submits[named]
-        self._say(Operation(document, version, self._somebody, None, Delete()))
+        self._say(Operation(document, version, NOBODY, None, Delete()))
         if snapshot.version <= version:
             # It would not go back.  What cannot be applied to a document that is gone makes it
             # forget what it was at.
-            self._say(Operation(document, version + 1, self._somebody, None, Edit([])))
-
-    @property
-    def _somebody(self) -> str:
-        """Who makes changes that nobody has made: no client's source holds a space."""
-        return "the server"
+            self._say(Operation(document, version + 1, NOBODY, None, Edit([])))
 
 
 def _named(submit: Submit) -> _Named:

@@ -50,6 +50,8 @@ class Text:
     type: TextType | None = None
     content: Document = ""
     log: list[Operation] = field(default_factory=list)
+    start: Document = ""
+    """What it was at the floor."""
 
     @property
     def version(self) -> int:
@@ -237,7 +239,7 @@ class Server:
         return change
 
     def content_at(self, text: Text, version: int) -> Document:
-        document: Document = ""
+        document = text.start
         for each in text.log[: version - text.floor]:
             if isinstance(each.change, Create):
                 kind = text_type(each.change.type)
@@ -273,10 +275,15 @@ class Server:
 class Stock:
     """A Node process with stock clients in it, at one server."""
 
-    def __init__(self, process: asyncio.subprocess.Process, server: Server) -> None:
-        self.server = server
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.server = Server()
         self._process = process
         self._calls = itertools.count()
+
+    def begin(self) -> None:
+        """Another server, and no clients."""
+        self.server = Server()
+        self._write({"reset": True})
 
     async def open(self, client: str) -> None:
         """Connect a client, for the first time or again."""
@@ -336,7 +343,7 @@ class Stock:
 
 
 @asynccontextmanager
-async def stock_sharedb(programs: Path, server: Server) -> AsyncIterator[Stock]:
+async def stock_sharedb(programs: Path) -> AsyncIterator[Stock]:
     """A Node process; it ends with the block."""
     process = await asyncio.create_subprocess_exec(
         "node",
@@ -347,7 +354,7 @@ async def stock_sharedb(programs: Path, server: Server) -> AsyncIterator[Stock]:
         limit=LINE_BYTES_MAX,
     )
     try:
-        yield Stock(process, server)
+        yield Stock(process)
     finally:
         process.kill()
         await process.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from crdt_state.identifiers import DocumentId
 from crdt_state.ot import apply, rich_text, text_unicode
@@ -18,17 +19,23 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.node, pytest.mark.asyncio(loop_scope="module")]
 
 A = DocumentId("notes/a")
 PLAIN, RICH = text_unicode.URI, rich_text.URI
 
 
-@pytest.fixture
-async def stock(node_programs: Path) -> AsyncIterator[Stock]:
-    async with stock_sharedb(node_programs, Server()) as stock:
-        yield stock
-        assert await stock.do("nobody", "warnings") == []
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def node(node_programs: Path) -> AsyncIterator[Stock]:
+    async with stock_sharedb(node_programs) as node:
+        yield node
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def stock(node: Stock) -> AsyncIterator[Stock]:
+    node.begin()
+    yield node
+    assert await node.do("nobody", "warnings") == []
 
 
 async def written(stock: Stock, *clients: str, text: str = "the cat") -> None:
@@ -328,7 +335,7 @@ def another_history(server: Server, floor: int, text: str) -> None:
     """What `notes/a` was is over."""
     kind = server.text(A).type
     assert kind is not None
-    server.texts[A] = Text(floor, kind, text if kind.uri == PLAIN else kind.read_content(text))
+    server.texts[A] = Text(floor, kind, text, start=text)
 
 
 @pytest.mark.parametrize("floor", [EPOCH + 100, EPOCH, 2 * 2**32])
