@@ -29,11 +29,10 @@ below.  After every call, send what `frames_to_send` returns.
   `src` and `seq`, and its `v` has to be what the client is at: what others did has to come first,
   also where nothing is subscribed.  Else the client warns, fetches, and waits for ever where the
   fetch does not show its own change.  Only of a creation the version is taken as it is.
-- It never sends a submission for which it was acknowledged again, but at a reconnection sends
-  again all that it was not: first the submission, on the version that it was at then, then the
-  subscription from that version on, of several documents as one bulk of each collection.  What it
-  submitted may be among the changes that answer the subscription; it takes that for an
-  acknowledgement, and passes over the later one.
+- When it comes back, it sends again what was under way, on the version that it is at, and behind
+  it subscribes from that version on: to several documents by one bulk for each collection.  What
+  it submitted may be among the changes that answer the subscription; it takes that for an
+  acknowledgement, and passes over a later one.
 - A snapshot is taken where the client has no document, and no submission under way.  Where it has
   one, a greater version makes it fetch from its own version, again and again; a lesser one is
   ignored.  **No code of an error makes it load a document anew** that it has:
@@ -62,6 +61,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias
+
+import orjson
 
 from crdt_state.errors import RequestRefused, RevisionsSkipped
 from crdt_state.protocol.sharedb.codes import Code
@@ -174,11 +175,13 @@ class _Named(NamedTuple):
 
 @dataclass(slots=True)
 class _Followed:
-    """A document that was subscribed to, and the version that the client is at behind all told."""
+    """A document that was subscribed to."""
 
     asked: Subscribe
-    following: int | None = None
-    """None: not answered."""
+    at: int | None
+    """The version that the client is at behind all that was said; None: not known, or none."""
+    is_answered: bool = False
+    """Only then what is new is told."""
 
 
 class ShareDbProtocol:
@@ -196,7 +199,8 @@ class ShareDbProtocol:
         self._limits = limits
         self._has_come_back = False
         self._followed: dict[DocumentId, _Followed] = {}
-        self._submits: dict[_Named, Submit] = {}
+        self._submits: dict[_Named, int | None] = {}
+        """The bases of those under way; what they say is in the hands of who was asked."""
         self._let_go: dict[DocumentId, int] = {}
         """Bases of which a client that was made to load anew has given up what it sent."""
         self._listens: dict[DocumentId, PresenceSubscribe] = {}
@@ -300,7 +304,7 @@ class ShareDbProtocol:
                 Code.LIMIT_EXCEEDED,
                 f"more than channels_max = {self._limits.channels_max:,} documents are followed",
             )
-        self._followed[document] = _Followed(request)
+        self._followed[document] = _Followed(request, request.version)
         self._hear_loading(request)
         return [request]
 
@@ -340,7 +344,7 @@ class ShareDbProtocol:
                 f"more than sharedb_submits_max = {self._limits.sharedb_submits_max:,} "
                 f"submissions under way",
             )
-        self._submits[named] = request
+        self._submits[named] = request.base
         return [request]
 
     def _hear_presence(self, presence: Presence) -> list[Asked]:
@@ -357,6 +361,13 @@ class ShareDbProtocol:
         if presence.version is None:
             raise RequestRefused(
                 Code.MESSAGE_BADLY_FORMED, "a position is one as of some version ('v')"
+            )
+        size = len(orjson.dumps(presence.value))
+        if size > self._limits.awareness_bytes_max:
+            raise RequestRefused(
+                Code.LIMIT_EXCEEDED,
+                f"a presence of {size:,} bytes; awareness_bytes_max = "
+                f"{self._limits.awareness_bytes_max:,}",
             )
         if named not in self._shown:
             self._check_presences(len(self._shown))
@@ -409,7 +420,7 @@ class ShareDbProtocol:
         failure = Failure(code, reason)
         match asked:
             case Submit():
-                if self._submits.pop(_named(asked), None) is None:
+                if not self._is_ended(asked):
                     return
             case Subscribe(document=document):
                 followed = self._followed.get(document)
@@ -437,8 +448,12 @@ class ShareDbProtocol:
         cannot be brought to the head by changes (below the floor, above the head, of another
         history).  What the client has under way or waiting is handed back to its editors.
         """
-        if asked.version is not None:
-            self._begin_anew(asked.document, asked.version, snapshot)
+        version = asked.version
+        followed = self._followed.get(asked.document)
+        if version is not None and followed is not None and followed.at is not None:
+            version = followed.at  # it may have been brought elsewhere since it asked
+        if version is not None and version != self._let_go.get(asked.document):
+            self._begin_anew(asked.document, version, snapshot)
         self._answer(asked, snapshot)
         self._follow(asked, snapshot.version)
 
@@ -467,8 +482,7 @@ class ShareDbProtocol:
         if named not in self._submits:
             return
         at = submit.base
-        followed = self._followed.get(submit.document)
-        told = None if followed is None else followed.following
+        told = self._told(submit.document)
         if told is not None:
             before = [change for change in before if change.version >= told]
             at = told if at is None else max(at, told)
@@ -479,15 +493,14 @@ class ShareDbProtocol:
         for change in before:
             self._tell(change)
         self._acknowledge(named, version)
-        if told is not None:
-            self._move(submit.document, max(told, version + 1))
+        self._move(submit.document, version + 1 if told is None else max(told, version + 1))
 
     def dismiss(self, submit: Submit) -> None:
         """Say that nothing was left of a submission: it has made no version.
 
         The client fetches what is new before it is done with it.
         """
-        if self._submits.pop(_named(submit), None) is not None:
+        if self._is_ended(submit):
             failure = Failure(Code.NO_OP, "nothing is left of it: others have done the same")
             self._say(Refusal(address_of(object_of(submit)), failure))
 
@@ -497,7 +510,9 @@ class ShareDbProtocol:
             return
         self.refuse(submit, code, reason)
         if submit.base is not None:
-            self._begin_anew(submit.document, submit.base, snapshot)
+            followed = self._followed.get(submit.document)
+            at = submit.base if followed is None or followed.at is None else followed.at
+            self._begin_anew(submit.document, at, snapshot)
             self._say(Fetched(submit.document, snapshot))
             self._move(submit.document, snapshot.version)
             # Where it has taken the refused one back, the client has sent the next that waited.
@@ -525,21 +540,21 @@ class ShareDbProtocol:
         One that is a submission of this connection is acknowledged by that.  Raises
         `RevisionsSkipped`.
         """
-        followed = self._followed.get(change.document)
-        if followed is None or followed.following is None or change.version < followed.following:
+        told = self._told(change.document)
+        if told is None or change.version < told:
             return
-        if change.version > followed.following:
-            raise RevisionsSkipped(change.document, followed.following, change.version)
-        followed.following += 1
+        if change.version > told:
+            raise RevisionsSkipped(change.document, told, change.version)
         self._tell(change)
+        self._move(change.document, told + 1)
 
     def replace(self, document: DocumentId, snapshot: Snapshot) -> None:
         """Tell whoever follows that what the document was is over, and what it is now."""
-        followed = self._followed.get(document)
-        if followed is not None and followed.following is not None:
-            self._begin_anew(document, followed.following, snapshot)
+        told = self._told(document)
+        if told is not None:
+            self._begin_anew(document, told, snapshot)
             self._say(Fetched(document, snapshot))
-            followed.following = snapshot.version
+            self._move(document, snapshot.version)
 
     def show_presence(self, presence: Presence) -> None:
         """Show somebody else, if this client listens at that document."""
@@ -566,10 +581,17 @@ class ShareDbProtocol:
         named = None
         if change.sequence is not None:
             named = _Named(change.document, change.source, change.sequence)
-        if named in self._submits:
+        if named is not None and named in self._submits:
             self._acknowledge(named, change.version)
         else:
             self._say(change)
+
+    def _is_ended(self, submit: Submit) -> bool:
+        """End a submission without having stored it; False where it was not under way."""
+        named = _named(submit)
+        is_under_way = named in self._submits
+        self._submits.pop(named, None)
+        return is_under_way
 
     def _acknowledge(self, named: _Named, version: int) -> None:
         del self._submits[named]
@@ -588,19 +610,22 @@ class ShareDbProtocol:
         else:
             self._say(in_bulk(collection, ((key, snapshot),)))
 
-    def _follow(self, asked: Fetch | Subscribe, following: int) -> None:
+    def _follow(self, asked: Fetch | Subscribe, at: int) -> None:
         """Remember what an answer has brought the client to."""
-        if isinstance(asked, Fetch):
-            self._move(asked.document, following)
-            return
         followed = self._followed.get(asked.document)
-        if followed is not None and followed.asked is asked:
-            followed.following = following
+        if followed is not None:
+            followed.at = at
+            followed.is_answered |= followed.asked is asked
 
-    def _move(self, document: DocumentId, following: int) -> None:
+    def _move(self, document: DocumentId, at: int) -> None:
         followed = self._followed.get(document)
-        if followed is not None and followed.following is not None:
-            followed.following = following
+        if followed is not None:
+            followed.at = at
+
+    def _told(self, document: DocumentId) -> int | None:
+        """What a follower is at, once it is told what is new."""
+        followed = self._followed.get(document)
+        return None if followed is None or not followed.is_answered else followed.at
 
     def _begin_anew(self, document: DocumentId, version: int, snapshot: Snapshot) -> None:
         """Make a client that is at `version` take the snapshot that is said next, or ask for one.
@@ -608,8 +633,9 @@ class ShareDbProtocol:
         What it has under way it gives up, so nothing is to be said of that any more; if it is
         stored all the same, it is told as a change like others.
         """
-        for named in [each for each in self._submits if each.document == document]:
-            del self._submits[named]
+        for named, base in list(self._submits.items()):
+            if named.document == document and base is not None and base <= version:
+                del self._submits[named]
         self._say(Operation(document, version, NOBODY, None, Delete()))
         if snapshot.version <= version:
             # It would not go back.  What cannot be applied to a document that is gone makes it

@@ -600,6 +600,15 @@ def test_a_position_has_a_type_that_can_move_it_and_a_version(peer: Peer) -> Non
     assert peer.protocol.end() == []
 
 
+def test_a_presence_is_no_larger_than_awareness_is(peer: Peer) -> None:
+    most = SMALL.awareness_bytes_max - 2
+    assert peer.ask(replace(CURSOR, value="x" * most)) != []
+    assert peer.ask(replace(CURSOR, value="x" * (most + 1))) == []
+    assert peer.refused().code == Code.LIMIT_EXCEEDED
+    (left,) = peer.protocol.end()
+    assert left.value is None
+
+
 def test_who_leaves_needs_no_type(peer: Peer) -> None:
     assert peer.ask(Presence(document=A, id="x", value=None, number=3)) != []
 
