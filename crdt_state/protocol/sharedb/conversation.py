@@ -60,7 +60,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, TypeVar
 
 import orjson
 
@@ -140,6 +140,8 @@ Asked: TypeAlias = (
 )
 """What is asked of the server."""
 
+_Asking = TypeVar("_Asking", Fetch, Subscribe)
+
 Answerable: TypeAlias = Fetch | Subscribe | Submit | Presence | PresenceSubscribe
 """What waits for an answer of the server; all else has been answered."""
 
@@ -184,6 +186,17 @@ class _Followed:
     """Only then what is new is told."""
 
 
+class _Anew(NamedTuple):
+    """That a client was at one version of a document, and was brought to one of another history."""
+
+    was_at: int
+    brought_to: int
+
+    def is_before(self, version: int) -> bool:
+        """Whether what is said of `version` was said before the client knew."""
+        return version == self.was_at or version < self.brought_to
+
+
 class ShareDbProtocol:
     """One connection.  `receive` what came, answer what is asked, tell what is new, in order."""
 
@@ -201,8 +214,7 @@ class ShareDbProtocol:
         self._followed: dict[DocumentId, _Followed] = {}
         self._submits: dict[_Named, int | None] = {}
         """The bases of those under way; what they say is in the hands of who was asked."""
-        self._let_go: dict[DocumentId, int] = {}
-        """Bases of which a client that was made to load anew has given up what it sent."""
+        self._anew: dict[DocumentId, _Anew] = {}
         self._listens: dict[DocumentId, PresenceSubscribe] = {}
         self._shown: dict[tuple[DocumentId, str], Presence] = {}
         self._out: list[str] = []
@@ -265,8 +277,7 @@ class ShareDbProtocol:
         return []
 
     def _hear_fetch(self, request: Fetch) -> list[Asked]:
-        self._hear_loading(request)
-        return [request]
+        return [self._since_begun_anew(request)]
 
     def _hear_bulk(self, request: BulkFetch | BulkSubscribe) -> list[Asked]:
         """Each document by itself: of a thousand, one that cannot be named is refused alone."""
@@ -304,13 +315,19 @@ class ShareDbProtocol:
                 Code.LIMIT_EXCEEDED,
                 f"more than channels_max = {self._limits.channels_max:,} documents are followed",
             )
+        request = self._since_begun_anew(request)
         self._followed[document] = _Followed(request, request.version)
-        self._hear_loading(request)
         return [request]
 
-    def _hear_loading(self, request: Fetch | Subscribe) -> None:
+    def _since_begun_anew(self, request: _Asking) -> _Asking:
+        """A question as the client would ask it behind all that was said to it."""
         if request.version is None:
-            self._let_go.pop(request.document, None)
+            self._anew.pop(request.document, None)
+            return request
+        anew = self._anew.get(request.document)
+        if anew is None or not anew.is_before(request.version):
+            return request
+        return replace(request, version=anew.brought_to)
 
     def _hear_unsubscribe(self, request: Unsubscribe) -> list[Asked]:
         self._say(Unsubscribed(request.document))
@@ -336,7 +353,8 @@ class ShareDbProtocol:
         named = _Named(request.document, source, request.sequence)
         if named in self._submits:
             return []  # said twice, and answered once
-        if request.base is not None and self._let_go.get(request.document) == request.base:
+        anew = self._anew.get(request.document)
+        if anew is not None and request.base is not None and anew.is_before(request.base):
             return []  # given up by now
         if len(self._submits) >= self._limits.sharedb_submits_max:
             raise RequestRefused(
@@ -452,7 +470,8 @@ class ShareDbProtocol:
         followed = self._followed.get(asked.document)
         if version is not None and followed is not None and followed.at is not None:
             version = followed.at  # it may have been brought elsewhere since it asked
-        if version is not None and version != self._let_go.get(asked.document):
+        is_there = version != asked.version and version == snapshot.version
+        if version is not None and not is_there:
             self._begin_anew(asked.document, version, snapshot)
         self._answer(asked, snapshot)
         self._follow(asked, snapshot.version)
@@ -515,11 +534,6 @@ class ShareDbProtocol:
             self._begin_anew(submit.document, at, snapshot)
             self._say(Fetched(submit.document, snapshot))
             self._move(submit.document, snapshot.version)
-            # Where it has taken the refused one back, the client has sent the next that waited.
-            self._let_go.pop(submit.document, None)
-            if len(self._let_go) >= self._limits.sharedb_submits_max:
-                del self._let_go[next(iter(self._let_go))]
-            self._let_go[submit.document] = submit.base
 
     def accept(self, presence: Presence) -> None:
         """Answer presence that is shown to others, or was passed over as outdated."""
@@ -641,6 +655,10 @@ class ShareDbProtocol:
             # It would not go back.  What cannot be applied to a document that is gone makes it
             # forget what it was at.
             self._say(Operation(document, version + 1, NOBODY, None, Edit([])))
+        self._anew.pop(document, None)
+        if len(self._anew) >= self._limits.channels_max:
+            del self._anew[next(iter(self._anew))]
+        self._anew[document] = _Anew(version, snapshot.version)
 
 
 def _named(submit: Submit) -> _Named:

@@ -527,6 +527,41 @@ def test_a_base_of_another_history_is_refused_with_a_snapshot(peer: Peer) -> Non
     assert peer.ask(edit(0, 4)) != [], "what it says behind a load counts"
 
 
+def test_what_was_said_before_a_follower_knew_is_taken_so(peer: Peer) -> None:
+    peer.follow()
+    peer.protocol.tell(made(0))
+    peer.protocol.replace(A, replace(SHOWN, version=START + 9))
+    assert peer.ask(edit(0), edit(1, 2)) == [], "it has given them up by now"
+    assert peer.ask(Fetch(A, START + 1), Subscribe(A, START)) == [
+        Fetch(A, START + 9), Subscribe(A, START + 9),
+    ]  # fmt: skip
+    assert peer.ask(edit(9, 3)) != []
+
+
+def test_a_history_of_lesser_versions_is_told_from_the_one_before(peer: Peer) -> None:
+    peer.follow()
+    peer.protocol.replace(A, replace(SHOWN, version=5))
+    assert peer.ask(edit(0), Submit(A, 4, None, 2, Edit([]))) == []
+    assert peer.ask(Submit(A, 5, None, 3, Edit([])), Submit(A, 6, None, 4, Edit([]))) != []
+    assert peer.ask(Fetch(A, START), Fetch(A, 6)) == [Fetch(A, 5), Fetch(A, 6)]
+
+
+def test_a_subscriber_that_was_begun_anew_before_the_answer_is_where_it_was_brought(
+    peer: Peer,
+) -> None:
+    asked = peer.ask_one(edit(0))
+    subscribe = peer.ask_one(Subscribe(A, START))
+    snapshot = replace(SHOWN, version=START + 9)
+    peer.protocol.begin_anew(asked, snapshot, Code.SUBMIT_TRANSFORM_OPS_NOT_FOUND, "too old")
+    peer.heard()
+    peer.protocol.show(subscribe, snapshot)
+    assert peer.heard() == [Subscribed(A, snapshot)], "it is there already"
+    peer.protocol.tell(made(9))
+    assert peer.heard() == [made(9)]
+    peer.protocol.replace(A, replace(SHOWN, version=3))
+    assert peer.heard()[:2] == [gone(10), impossible(11)]
+
+
 def test_a_refused_creation_begins_nothing_anew(peer: Peer) -> None:
     asked = peer.ask_one(Submit(A, None, None, 1, Create("text-unicode", "x")))
     peer.protocol.begin_anew(asked, SHOWN, Code.DOC_ALREADY_CREATED, "it is there")
@@ -540,7 +575,7 @@ def test_bases_that_were_let_go_are_forgotten_at_some_number(peer: Peer) -> None
         peer.protocol.begin_anew(asked, SHOWN, Code.SUBMIT_TRANSFORM_OPS_NOT_FOUND, "too old")
     assert peer.ask(Submit(document, START, None, 2, Edit(["x"]))) == []
     assert peer.ask(Submit(DocumentId("notes/0"), START, None, 2, Edit(["x"]))) != []
-    assert len(peer.protocol._let_go) == SMALL.sharedb_submits_max
+    assert len(peer.protocol._anew) == SMALL.channels_max
 
 
 # --- presence -------------------------------------------------------------------------------------
