@@ -8,7 +8,8 @@
 `receive` says what is asked of the server; it answers each in its own time with one of the verbs
 below.  After every call, send what `frames_to_send` returns.
 
-1. Whatever is asked is answered once, and nothing of a document that is not followed is told.
+1. Whatever is asked is answered once, but for submissions that the client has given up with the
+   history they were made in; nothing of a document that is not followed is told.
 2. Of one document, everything is said in the order of its versions, each change once, without a
    gap (`RevisionsSkipped` where the server would leave one).
 3. A submission of this connection is acknowledged behind everything that comes before it, never
@@ -43,6 +44,7 @@ below.  After every call, send what `frames_to_send` returns.
   a version.  Where nothing is, the document is gone, and the next snapshot is taken, if its version
   is greater.  Where it is not, an operation on a document that is gone makes the client fetch
   without a version (its document emits ERR_DOC_DOES_NOT_EXIST once).  `_begin_anew` says all that.
+  A deletion under way alone survives it: it has to be refused, and then the client loads anew.
 - An `f` that answers nothing is taken for an answer, an `s` without a question throws.
 - In answers to bulks each document is taken by itself, so they may come apart, and refusals too.
   A document that was refused stays among those that the client asks for when it comes back: so one
@@ -213,7 +215,7 @@ class ShareDbProtocol:
         self._has_come_back = False
         self._followed: dict[DocumentId, _Followed] = {}
         self._submits: dict[_Named, int | None] = {}
-        """The bases of those under way; what they say is in the hands of who was asked."""
+        """Those under way, with the base of each that ends with the history it was made in."""
         self._anew: dict[DocumentId, _Anew] = {}
         self._listens: dict[DocumentId, PresenceSubscribe] = {}
         self._shown: dict[tuple[DocumentId, str], Presence] = {}
@@ -354,7 +356,8 @@ class ShareDbProtocol:
         if named in self._submits:
             return []  # said twice, and answered once
         anew = self._anew.get(request.document)
-        if anew is not None and request.base is not None and anew.is_before(request.base):
+        ends_with = None if isinstance(request.change, Delete) else request.base
+        if anew is not None and ends_with is not None and anew.is_before(ends_with):
             return []  # given up by now
         if len(self._submits) >= self._limits.sharedb_submits_max:
             raise RequestRefused(
@@ -362,7 +365,7 @@ class ShareDbProtocol:
                 f"more than sharedb_submits_max = {self._limits.sharedb_submits_max:,} "
                 f"submissions under way",
             )
-        self._submits[named] = request.base
+        self._submits[named] = ends_with
         return [request]
 
     def _hear_presence(self, presence: Presence) -> list[Asked]:
@@ -647,8 +650,8 @@ class ShareDbProtocol:
         What it has under way it gives up, so nothing is to be said of that any more; if it is
         stored all the same, it is told as a change like others.
         """
-        for named, base in list(self._submits.items()):
-            if named.document == document and base is not None and base <= version:
+        for named, ends_with in list(self._submits.items()):
+            if named.document == document and ends_with is not None and ends_with <= version:
                 del self._submits[named]
         self._say(Operation(document, version, NOBODY, None, Delete()))
         if snapshot.version <= version:

@@ -201,6 +201,9 @@ class Server:
                 text.content = apply(empty, text.type.read_content(data))
                 return Create(text.type.uri, text.type.write_content(text.content))
             case Delete():
+                if text.type is None:
+                    protocol.refuse(submit, Code.DOC_DOES_NOT_EXIST, "it is not there")
+                    return None
                 text.type, text.content = None, ""
                 return Delete()
             case Edit(wire):
@@ -223,6 +226,9 @@ class Server:
     ) -> Edit | None:
         kind = text.type
         assert kind is not None
+        if not all(isinstance(each.change, Edit) for each in before):
+            protocol.refuse(submit, Code.DOC_WAS_DELETED, "it was deleted meanwhile")
+            return None
         start = text.floor + len(text.log) - len(before)
         document = self.content_at(text, start)
         operation = kind.read(wire, document)

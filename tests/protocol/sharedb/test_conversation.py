@@ -512,6 +512,16 @@ def test_what_is_under_way_is_let_go_with_its_history(peer: Peer) -> None:
     assert peer.heard() == [own(9)], "its editor was told that it is lost, and it was not"
 
 
+def test_a_deletion_is_not_given_up_with_its_history(peer: Peer) -> None:
+    peer.follow()
+    under_way = peer.ask_one(Submit(A, START, None, 1, Delete()))
+    peer.protocol.replace(A, replace(SHOWN, version=START + 9))
+    peer.heard()
+    peer.protocol.refuse(under_way, Code.SUBMIT_TRANSFORM_OPS_NOT_FOUND, "too old")
+    assert peer.refused().code == Code.SUBMIT_TRANSFORM_OPS_NOT_FOUND
+    assert peer.ask(Submit(A, START + 1, None, 2, Delete())) != [], "as the client sends it next"
+
+
 def test_a_base_of_another_history_is_refused_with_a_snapshot(peer: Peer) -> None:
     peer.follow()
     asked = peer.ask_one(edit(0))

@@ -396,6 +396,29 @@ async def test_a_history_that_ends_under_a_follower_is_replaced(
     await assert_all_show(stock, "new!", "one")
 
 
+@pytest.mark.parametrize("floor", [EPOCH + 100, 2 * 2**32])
+@pytest.mark.parametrize("is_sent", [False, True])
+async def test_a_deletion_does_not_reach_another_history(
+    stock: Stock, floor: int, is_sent: bool
+) -> None:
+    await written(stock, "one")
+    stock.server.held = {Submit}
+    if not is_sent:
+        await stock.cut("one")
+    await stock.do("one", "del", "notes", "a")
+    another_history(stock.server, floor, "new")
+    if is_sent:
+        stock.server.connections["one"].replace(A, stock.server.text(A).snapshot())
+    else:
+        await stock.open("one")
+    await stock.settle()
+    stock.server.release()
+    await stock.settle()
+    await assert_all_show(stock, "new", "one")
+    (told,) = [error for event, error in await stock.events("one") if event == "a deleted"]
+    assert told is not None
+
+
 @pytest.mark.parametrize("operations", [[[7, "s"]], [[{"d": 4}]], [[7, "s"], ["so "]]])
 async def test_a_base_below_the_floor_is_refused_with_a_snapshot(
     stock: Stock, operations: list[Any]

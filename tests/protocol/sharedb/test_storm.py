@@ -38,13 +38,16 @@ class Storm:
     async def run(self) -> None:
         for client in CLIENTS:
             await self.stock.open(client)
-        data = "begin" if self.kind is TEXT_UNICODE else [{"insert": "begin"}]
-        await self.stock.do("one", "create", "notes", "a", data, self.kind.uri)
+        await self.create("one")
         for client in CLIENTS:
             await self.stock.do(client, "subscribe", "notes", "a")
         for _ in range(STEPS):
             await self.step()
         await self.end()
+
+    async def create(self, client: str) -> None:
+        data = "begin" if self.kind is TEXT_UNICODE else [{"insert": "begin"}]
+        await self.stock.do(client, "create", "notes", "a", data, self.kind.uri)
 
     async def step(self) -> None:
         client = self.dice.choice(CLIENTS)
@@ -64,7 +67,12 @@ class Storm:
     async def edit(self, client: str) -> None:
         shown = await self.stock.show(client, "a")
         if shown["type"] is None:
-            return  # it waits for another history
+            if shown["version"] is not None:  # else it waits for an answer
+                await self.create(client)
+            return
+        if self.dice.random() < 0.05:
+            await self.stock.do(client, "del", "notes", "a")
+            return
         if self.kind is TEXT_UNICODE:
             length = len(shown["data"])
         else:
@@ -107,8 +115,7 @@ class Storm:
         old = server.text(A)
         self.histories += 1
         floor = self.dice.choice([old.version + 1_000, 3 * 2**32, 9 * 2**32]) + self.histories * 100
-        new = Text(floor, self.kind, old.content)
-        new.start = old.content
+        new = Text(floor, old.type, old.content, start=old.content)
         server.texts[A] = new
         for protocol in server.connections.values():
             protocol.replace(A, new.snapshot())
@@ -119,14 +126,15 @@ class Storm:
         await self.stock.settle()
         for client in sorted(self.offline):
             await self.stock.open(client)
-        expected = self.kind.write_content(server.text(A).content)
+        text = server.text(A)
+        expected = None if text.type is None else self.kind.write_content(text.content)
         for client in CLIENTS:
             shown = await self.stock.show(client, "a")
             assert shown["data"] == expected, client
-            assert shown["version"] == server.text(A).version, client
+            assert shown["version"] == text.version, client
             assert shown["subscribed"]
             assert not shown["pending"]
-        named = [(each.source, each.sequence) for each in server.text(A).log]
+        named = [(each.source, each.sequence) for each in text.log]
         assert len(named) == len(set(named)), "a submission was applied twice"
 
 
