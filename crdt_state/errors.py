@@ -14,12 +14,14 @@
     │   ├── LimitExceeded               our own user asks for more than `Limits` allow
     │   ├── NotImportable               (ValueError) not a file that documents can be read from
     │   ├── NotInFormat                 (ValueError) an operation that a format has no words for
+    │   ├── RevisionsSkipped            (ValueError) a peer is to be told what it has no base for
     │   └── WriteInvalid                (ValueError) a write that no store can carry out
     │       ├── FoldOutdated            the document has moved on since this fold was made
     │       └── LifeOutdated            the document lives a life already that is as great
     ├── RemoteError                     a peer's: it is told, and we go on
     │   ├── TokenRejected               a token that proves nothing here
     │   ├── RemoteProtocolError         bytes or an order of messages that the protocol forbids
+    │   ├── RequestRefused              a request that is answered by a refusal; all else goes on
     │   ├── EpochOutdated               said in an epoch of a chain that has ended
     │   ├── EditRefused                 a remote does not let our own user's edit in; handed back
     │   ├── OperationRefused            an operation that is not let in
@@ -99,6 +101,8 @@ __all__ = [
     "QuotaExceeded",
     "RemoteError",
     "RemoteProtocolError",
+    "RequestRefused",
+    "RevisionsSkipped",
     "RootTypeConflict",
     "SettingsRefused",
     "StoreCorrupt",
@@ -227,6 +231,19 @@ class NotImportable(UsageError, ValueError):
         self.reason = reason
 
 
+class RevisionsSkipped(UsageError, ValueError):
+    """What a peer is to be told is made on `base`, and `following` is all that it can be at."""
+
+    def __init__(self, document: str, following: int, base: int) -> None:
+        super().__init__(
+            f"{document!r}: what is on {base:,} cannot be told to whoever is at {following:,}; "
+            f"tell what is between them first"
+        )
+        self.document = document
+        self.following = following
+        self.base = base
+
+
 class NotInFormat(UsageError, ValueError):
     """An operation that a format has no words for: `path` is where in it, `what` that is."""
 
@@ -273,6 +290,15 @@ class RemoteProtocolError(RemoteError):
         super().__init__(reason)
         self.reason = reason
         self.code = code
+
+
+class RequestRefused(RemoteError):
+    """One request of a peer, answered by a refusal; `code` is a word of the protocol it speaks."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
 
 
 class EpochOutdated(RemoteError):

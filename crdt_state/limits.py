@@ -174,6 +174,13 @@ class Limits:
     walk_requests_max: int = 64
     walk_differences_max: int = 4_000_000
 
+    # The ShareDB wire (protocol/sharedb).  Its documents are bound by channels_max, also in one
+    # bulk: a client that comes back asks for all of its documents at once.
+    sharedb_depth_max: int = 72
+    sharedb_name_bytes_max: int = 256
+    sharedb_submits_max: int = 1_024
+    sharedb_presences_max: int = 256
+
     # Scopes that one connection of our own protocol may keep in step (transport/scope_*).
     scopes_max: int = 256
     # Messages about them that have been heard and not dealt with, before no more are read.

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 from typing import get_args
 
+from crdt_state.limits import DEFAULT_LIMITS
 from crdt_state.protocol import ywebsocket
 from crdt_state.protocol.peer import messages, scopes
+from crdt_state.protocol.sharedb import codes, parts, replies, requests, text_types
 
 DOCUMENT = (Path(__file__).parent.parent.parent / "PROTOCOL.md").read_text()
 IDS = {"A": b"A" * 16, "B": b"B" * 16, "L": b"\0\6" + b"L" * 14}
@@ -44,3 +46,41 @@ def test_the_example_messages_between_replicas_are_what_the_codec_writes_and_rea
         assert messages.decode(frame) == value
     every = {kind for each in get_args(messages.Message) for kind in (get_args(each) or (each,))}
     assert shown == every
+
+
+def sharedb_examples(kind: str) -> list[tuple[str, str]]:
+    """The texts of a block, and below each how the document writes its message."""
+    (block,) = re.findall(rf"```{kind}\n(.*?)```", DOCUMENT, re.DOTALL)
+    lines = block.strip().splitlines()
+    return list(zip(lines[::2], map(str.strip, lines[1::2]), strict=True))
+
+
+def test_the_example_requests_of_sharedb_are_what_the_codec_writes_and_reads() -> None:
+    shown = set()
+    for text, message in sharedb_examples("sharedb-requests"):
+        value = eval(message, {**vars(parts), **vars(requests)})
+        shown.add(type(value))
+        assert requests.encode_request(value) == text
+        assert requests.decode_request(text, DEFAULT_LIMITS) == value
+    assert shown == set(get_args(requests.Request))
+
+
+def test_the_example_replies_of_sharedb_are_what_the_codec_writes_and_reads() -> None:
+    shown = set()
+    for text, message in sharedb_examples("sharedb-replies"):
+        value = eval(message, {**vars(parts), **vars(replies)})
+        shown.add(type(value))
+        assert replies.encode_reply(value) == text
+        assert replies.decode_reply(text, DEFAULT_LIMITS) == value
+    assert shown == set(get_args(replies.Reply))
+
+
+def test_the_errors_of_sharedb_are_those_that_are_sent() -> None:
+    shown = dict(re.findall(r"^\| (ERR_\w+) \| (.+) \|$", DOCUMENT, re.MULTILINE))
+    assert shown == {code: (codes.CODES | codes.OURS)[code].sent for code in codes.Code}
+
+
+def test_the_types_of_texts_are_those_that_are_known() -> None:
+    shown = re.findall(r"^\| `([\w-]+)` \| `(http://sharejs\S+)` \|", DOCUMENT, re.MULTILINE)
+    known = (text_types.TEXT_UNICODE, text_types.RICH_TEXT)
+    assert shown == [(each.name, each.uri) for each in known]

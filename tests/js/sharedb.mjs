@@ -1,0 +1,182 @@
+// Stock ShareDB clients in one process, moved line by line.
+// In:  {"reset"}  {"client", "open"}  {"client", "frame"}  {"client", "close"}  {"call", "client", "verb", "with"}
+// Out: {"client", "frame"} for each message of a client, and {"call", "value" or "error"}.
+// A call is answered when nothing is left to do that does not wait for a frame.
+import { createRequire } from 'node:module'
+import { createInterface } from 'node:readline'
+import richText from 'rich-text'
+import textUnicode from 'ot-text-unicode'
+
+const require = createRequire(import.meta.url)
+const { Connection, logger, types } = require('sharedb/lib/client')
+types.register(richText.type)
+types.register(textUnicode.type)
+
+const say = message => process.stdout.write(JSON.stringify(message) + '\n')
+
+class Socket {
+  constructor (name) {
+    this.name = name
+    this.readyState = 0
+  }
+
+  open () {
+    this.readyState = 1
+    this.onopen?.()
+  }
+
+  send (frame) {
+    say({ client: this.name, frame })
+  }
+
+  receive (data) {
+    this.onmessage?.({ data })
+  }
+
+  close () {
+    if (this.readyState === 3) return
+    this.readyState = 3
+    this.onclose?.('lost')
+  }
+}
+
+class Client {
+  constructor (name) {
+    this.name = name
+    this.events = []
+    this.socket = new Socket(name)
+    this.connection = new Connection(this.socket)
+    this.connection.on('error', error => this.note('connection error', error))
+    this.connection.on('pong', () => this.note('pong'))
+    this.docs = new Map()
+    this.shown = new Map()
+  }
+
+  note (event, error, ...more) {
+    this.events.push([event, error ? error.code ?? error.message : null, ...more])
+  }
+
+  told (what) {
+    return (error, ...more) => this.note(what, error, ...more)
+  }
+
+  open () {
+    if (this.socket.readyState === 3) {
+      this.socket = new Socket(this.name)
+      this.connection.bindToSocket(this.socket)
+    }
+    this.socket.open()
+  }
+
+  doc (collection, id) {
+    const doc = this.connection.get(collection, id)
+    if (!this.docs.has(doc)) {
+      this.docs.set(doc, id)
+      for (const event of ['create', 'del', 'load']) doc.on(event, () => this.note(`${id} ${event}`))
+      doc.on('error', error => this.note(`${id} error`, error))
+    }
+    return doc
+  }
+
+  presence (collection, id) {
+    const presence = this.connection.getDocPresence(collection, id)
+    if (!this.shown.has(presence)) {
+      this.shown.set(presence, true)
+      presence.on('error', error => this.note('presence error', error))
+    }
+    return presence
+  }
+
+  local (collection, id, name) {
+    const presence = this.presence(collection, id)
+    const local = presence.localPresences[name] ?? presence.create(name)
+    if (!local.listenerCount('error')) local.on('error', error => this.note('presence error', error))
+    return local
+  }
+}
+
+const verbs = {
+  subscribe: (client, c, d) => client.doc(c, d).subscribe(client.told(`${d} subscribe`)),
+  unsubscribe: (client, c, d) => client.doc(c, d).unsubscribe(client.told(`${d} unsubscribe`)),
+  fetch: (client, c, d) => client.doc(c, d).fetch(client.told(`${d} fetch`)),
+  subscribeAll: (client, c, ...ids) => {
+    client.connection.startBulk()
+    for (const d of ids) client.doc(c, d).subscribe(client.told(`${d} subscribe`))
+    client.connection.endBulk()
+  },
+  fetchAll: (client, c, ...ids) => {
+    client.connection.startBulk()
+    for (const d of ids) client.doc(c, d).fetch(client.told(`${d} fetch`))
+    client.connection.endBulk()
+  },
+  unsubscribeAll: (client, c, ...ids) => {
+    client.connection.startBulk()
+    for (const d of ids) client.doc(c, d).unsubscribe(client.told(`${d} unsubscribe`))
+    client.connection.endBulk()
+  },
+  create: (client, c, d, data, type) => client.doc(c, d).create(data, type, client.told(`${d} created`)),
+  submit: (client, c, d, op) => client.doc(c, d).submitOp(op, client.told(`${d} submitted`)),
+  del: (client, c, d) => client.doc(c, d).del(client.told(`${d} deleted`)),
+  ping: client => client.connection.ping(),
+  query: client => client.connection.createFetchQuery('notes', {}, null, client.told('query')),
+  follow: client => client.connection.createSubscribeQuery('notes', {}, null, client.told('follow')),
+  snapshot: (client, c, d, v) => client.connection.fetchSnapshot(c, d, v, error => client.note('snapshot', error)),
+  snapshotAt: (client, c, d, ts) =>
+    client.connection.fetchSnapshotByTimestamp(c, d, ts, error => client.note('snapshot', error)),
+  listen: (client, c, d) => client.presence(c, d).subscribe(client.told(`${d} listen`)),
+  unlisten: (client, c, d) => client.presence(c, d).unsubscribe(client.told(`${d} unlisten`)),
+  present: (client, c, d, name, value) =>
+    client.local(c, d, name).submit(value, client.told(`${name} shown`)),
+  settle: () => null
+}
+
+const asks = {
+  show: (client, c, d) => {
+    const { data, version, subscribed, type } = client.doc(c, d)
+    return {
+      data: data ?? null,
+      version,
+      subscribed,
+      type: type?.name ?? null,
+      pending: client.doc(c, d).hasWritePending()
+    }
+  },
+  events: client => client.events.splice(0),
+  id: client => client.connection.id,
+  state: client => client.connection.state,
+  gathered: (client, c, d) => ({ ...client.presence(c, d).remotePresences }),
+  channel: (client, channel) => client.connection.getPresence(channel).subscribe(client.told('channel')),
+  codes: () => Object.keys(require('sharedb/lib/error').CODES),
+  warnings: () => warnings.splice(0)
+}
+
+const warnings = []
+logger.setMethods({ info () {}, warn: (...words) => warnings.push(String(words[0])), error () {} })
+
+const clients = new Map()
+const quiet = async () => { for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate) }
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { client: name, call, verb, with: operands = [], open, close, frame, reset } = JSON.parse(line)
+  if (reset) {
+    clients.clear()
+    continue
+  }
+  if (!clients.has(name)) clients.set(name, new Client(name))
+  const client = clients.get(name)
+  if (open) client.open()
+  else if (close) client.socket.close()
+  else if (frame !== undefined) client.socket.receive(frame)
+  else {
+    let value = null
+    try {
+      verbs[verb]?.(client, ...operands)
+      await quiet()
+      value = asks[verb]?.(client, ...operands) ?? null
+    } catch (error) {
+      say({ call, error: error.message })
+      continue
+    }
+    say({ call, value })
+  }
+}
