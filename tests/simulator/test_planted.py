@@ -66,7 +66,7 @@ PLANTED = [
     Planted(bugs.brings_nobody_up_to_date, {"quiescence"}, CLOGS, 800, 1),
     Planted(bugs.acknowledges_before_the_commit, {"durable"}, STORM, 400, 0, Wire.REPLICA),
     Planted(bugs.acknowledges_what_waits_as_applied, {"receipts"}, LIES, 100, 0, Wire.REPLICA),
-    Planted(bugs.counts_what_was_left_out_as_held, {"durable"}, CLOGS, 1_500, 2, Wire.REPLICA),
+    Planted(bugs.counts_what_was_left_out_as_held, {"durable"}, CLOGS, 1_500, 27, Wire.REPLICA),
     Planted(bugs.takes_what_was_sent_for_what_is_held, {"durable"}, CUTS, 400, 0, Wire.REPLICA),
     Planted(bugs.brings_no_peer_up_to_date, {"quiescence", "durable"}, CLOGS, 800, 1, Wire.REPLICA),
     Planted(bugs.lets_a_tombstone_resurrect, {"tombstones"}, STORM, 400, 0, Wire.REPLICA),
