@@ -65,6 +65,8 @@ class Storm:
             self.end_history()
 
     async def edit(self, client: str) -> None:
+        # What is on its way may be another history, in which this place is past the end.
+        await self.stock.settle()
         shown = await self.stock.show(client, "a")
         if shown["type"] is None:
             if shown["version"] is not None:  # else it waits for an answer
