@@ -50,7 +50,9 @@ below.  After every call, send what `frames_to_send` returns.
   A document that was refused stays among those that the client asks for when it comes back: so one
   that cannot be named must not spoil the bulk.
 - ERR_NO_OP is heeded for the submission under way alone, and answered by a fetch from the client's
-  version; without one under way it throws.
+  version; without one under way it throws.  It throws as well (`error` of the connection, and
+  nothing is lost) where something else ends that submission before the fetch is answered, as the
+  deletion of the document does.  A server that gives even what does nothing a version avoids that.
 - Presence is a message of its own `id`s, numbered by `pv`; its answer is the same message.  What
   comes from others is held back until the document is at its `v`.  Whether an operation was its
   shower's own (then it moves differently) is told by `src`, so that has to be the same in both.
@@ -217,6 +219,8 @@ class ShareDbProtocol:
         self._submits: dict[_Named, int | None] = {}
         """Those under way, with the base of each that ends with the history it was made in."""
         self._anew: dict[DocumentId, _Anew] = {}
+        self._reached: dict[DocumentId, int] = {}
+        """Of documents that are not followed, what the client is at behind all that was said."""
         self._listens: dict[DocumentId, PresenceSubscribe] = {}
         self._shown: dict[tuple[DocumentId, str], Presence] = {}
         self._out: list[str] = []
@@ -318,13 +322,17 @@ class ShareDbProtocol:
                 f"more than channels_max = {self._limits.channels_max:,} documents are followed",
             )
         request = self._since_begun_anew(request)
-        self._followed[document] = _Followed(request, request.version)
+        # It named its version before it had read what was said since.
+        at = None if request.version is None else self._position(document)
+        self._followed[document] = _Followed(request, request.version if at is None else at)
+        self._reached.pop(document, None)
         return [request]
 
     def _since_begun_anew(self, request: _Asking) -> _Asking:
         """A question as the client would ask it behind all that was said to it."""
         if request.version is None:
             self._anew.pop(request.document, None)
+            self._reached.pop(request.document, None)
             return request
         anew = self._anew.get(request.document)
         if anew is None or not anew.is_before(request.version):
@@ -336,7 +344,12 @@ class ShareDbProtocol:
         return self._unsubscribe(request.document)
 
     def _unsubscribe(self, document: DocumentId) -> list[Asked]:
-        return [Unsubscribe(document)] if self._followed.pop(document, None) else []
+        followed = self._followed.pop(document, None)
+        if followed is None:
+            return []
+        if followed.at is not None:
+            self._move(document, followed.at)
+        return [Unsubscribe(document)]
 
     def _hear_submit(self, request: Submit) -> list[Asked]:
         if request.sequence >= NUMBER_MAX:
@@ -470,9 +483,9 @@ class ShareDbProtocol:
         history).  What the client has under way or waiting is handed back to its editors.
         """
         version = asked.version
-        followed = self._followed.get(asked.document)
-        if version is not None and followed is not None and followed.at is not None:
-            version = followed.at  # it may have been brought elsewhere since it asked
+        if version is not None:
+            at = self._position(asked.document)
+            version = version if at is None else at
         is_there = version != asked.version and version == snapshot.version
         if version is not None and not is_there:
             self._begin_anew(asked.document, version, snapshot)
@@ -532,9 +545,8 @@ class ShareDbProtocol:
             return
         self.refuse(submit, code, reason)
         if submit.base is not None:
-            followed = self._followed.get(submit.document)
-            at = submit.base if followed is None or followed.at is None else followed.at
-            self._begin_anew(submit.document, at, snapshot)
+            at = self._position(submit.document)
+            self._begin_anew(submit.document, submit.base if at is None else at, snapshot)
             self._say(Fetched(submit.document, snapshot))
             self._move(submit.document, snapshot.version)
 
@@ -629,15 +641,25 @@ class ShareDbProtocol:
 
     def _follow(self, asked: Fetch | Subscribe, at: int) -> None:
         """Remember what an answer has brought the client to."""
+        self._move(asked.document, at)
         followed = self._followed.get(asked.document)
         if followed is not None:
-            followed.at = at
             followed.is_answered |= followed.asked is asked
 
     def _move(self, document: DocumentId, at: int) -> None:
         followed = self._followed.get(document)
         if followed is not None:
             followed.at = at
+            return
+        self._reached.pop(document, None)
+        if len(self._reached) >= self._limits.channels_max:
+            del self._reached[next(iter(self._reached))]
+        self._reached[document] = at
+
+    def _position(self, document: DocumentId) -> int | None:
+        """What the client is at behind all that was said, as far as that is known."""
+        followed = self._followed.get(document)
+        return self._reached.get(document) if followed is None else followed.at
 
     def _told(self, document: DocumentId) -> int | None:
         """What a follower is at, once it is told what is new."""

@@ -572,6 +572,27 @@ def test_a_subscriber_that_was_begun_anew_before_the_answer_is_where_it_was_brou
     assert peer.heard()[:2] == [gone(10), impossible(11)]
 
 
+def test_a_subscription_named_a_version_before_an_acknowledgement_was_read(peer: Peer) -> None:
+    peer.protocol.acknowledge(peer.ask_one(edit(0)), START + 1, [made(0)])
+    subscribe = peer.ask_one(Subscribe(A, START))
+    peer.heard()
+    later = replace(SHOWN, version=START + 2**32)
+    peer.protocol.show(subscribe, later)
+    assert peer.heard() == [gone(2), Subscribed(A, later)]
+    peer.ask(Unsubscribe(A))
+    subscribe = peer.ask_one(Subscribe(A, START + 2))
+    peer.heard()
+    peer.protocol.show(subscribe, replace(later, version=START + 2**33))
+    assert peer.heard()[0] == gone(2**32), "where it was when it unsubscribed"
+
+
+def test_what_a_client_is_at_is_forgotten_at_some_number(peer: Peer) -> None:
+    for number in range(10):
+        document = DocumentId(f"notes/{number}")
+        peer.protocol.show(peer.ask_one(Fetch(document)), SHOWN)
+    assert len(peer.protocol._reached) == SMALL.channels_max
+
+
 def test_a_refused_creation_begins_nothing_anew(peer: Peer) -> None:
     asked = peer.ask_one(Submit(A, None, None, 1, Create("text-unicode", "x")))
     peer.protocol.begin_anew(asked, SHOWN, Code.DOC_ALREADY_CREATED, "it is there")
