@@ -287,14 +287,15 @@ class ScopeFollower:
         await self._shell.store.write([SetMetadata(self._key, mark + encode_varuint(after))])
 
     def is_to_compare_again(self, alike: set[DocumentId]) -> bool:
-        """Whether these differed for the first time though neither side had anything to bring.
+        """Whether to look once more at what differed though neither side had anything to bring.
 
-        Of what does so twice in a row the witness is told.
+        Of what does so twice in a row the witness is told.  Never twice in a row: a remote could
+        claim it of others every time.
         """
         for document in sorted(alike & self._alike)[:TOLD_MAX]:
             self._shell.witness.unsound(document, f"{self._link.remote} {TWO_CONTENTS}")
-        is_new, self._alike = not alike <= self._alike, alike
-        return is_new
+        is_first, self._alike = bool(alike) and not self._alike, alike
+        return is_first
 
     async def keep_no_watermark(self) -> None:
         """Something is missing: the next subscription compares."""

@@ -784,6 +784,17 @@ async def test_two_contents_under_one_client_id_are_found_and_told_once() -> Non
         assert len(told.unsounds) == 1
 
 
+async def test_a_remote_that_claims_another_difference_every_time_is_not_compared_for_ever() -> (
+    None
+):
+    async with opened_server() as server, opened_replica() as replica:
+        follower = follow(replica, Overheard(server))._scopes.followers[SCOPE]
+        assert not follower.is_to_compare_again(set())
+        assert follower.is_to_compare_again({named(1)})
+        assert not follower.is_to_compare_again({named(2)})
+        assert not follower.is_to_compare_again({named(3)})
+
+
 async def test_what_differs_once_and_no_more_is_told_to_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,1 +1,1 @@
-"""Our own wire: one socket between two replicas, many documents (`PROTOCOL.md`, section 3)."""
+"""Our own wire: one socket between two replicas, many documents (`PROTOCOL.md`, section 2)."""
