@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -433,7 +434,9 @@ async def test_a_failure_is_raised_and_leaves_no_process(
 @ON_LINUX
 def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     kept = tmp_path / "played"
-    program = "from crdt_client.commands import main; main()"
+    # Whoever runs these tests in the background may have Ctrl-C ignored, and that is inherited.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heeding}; from crdt_client.commands import main; main()"
     running = subprocess.Popen(
         [sys.executable, "-c", program, "demo", "--seed", "3", "--keep", str(kept)],
         stdin=subprocess.DEVNULL,
@@ -443,12 +446,17 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
         start_new_session=True,
     )
     assert running.stderr is not None
-    for line in running.stderr:
-        if Scene.TYPING in line:
-            break
-    assert len(processes_naming(f"{kept}")) >= 5, "the stage, a server and three people"
-    running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=40)
+    try:
+        for line in running.stderr:
+            if Scene.TYPING in line:
+                break
+        assert len(processes_naming(f"{kept}")) >= 5, "the stage, a server and three people"
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=40)
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.communicate()
     assert running.returncode == 130, errors
     assert "Traceback" not in errors
     assert processes_naming(str(kept)) == []
