@@ -146,7 +146,7 @@ def run(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(steps=STEPS, seed=st.integers(0, 2**32))
 def test_replicas_end_equal(kind: str, steps: list[tuple[str, int, int, int]], seed: int) -> None:
     sites = run([kind], steps, random.Random(seed))
@@ -157,7 +157,7 @@ def test_replicas_end_equal(kind: str, steps: list[tuple[str, int, int, int]], s
         assert sum(len(site.made) for site in sites) == edits
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(steps=STEPS, seed=st.integers(0, 2**32))
 def test_replicas_end_equal_with_every_kind_in_one_document(
     steps: list[tuple[str, int, int, int]], seed: int

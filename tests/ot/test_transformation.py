@@ -49,14 +49,14 @@ def assert_both_orders_end_equal(document, one: Operation, other: Operation, ord
     assert applied(document, [one, other_after]) == applied(document, [other, one_after])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(PLAIN_TEXTS, ORDERS, st.data())
 def test_texts_end_equal_in_both_orders(document, order, data: st.DataObject) -> None:
     one, other = data.draw(operations(document)), data.draw(operations(document))
     assert_both_orders_end_equal(document, one, other, order)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(RICH_DOCUMENTS, ORDERS, st.data())
 def test_documents_with_attributes_and_embeds_end_equal_in_both_orders(
     document, order, data: st.DataObject
@@ -243,7 +243,7 @@ def test_composing_the_history_first_ends_elsewhere() -> None:
 # --- positions ------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(DOCUMENTS, SIDES, st.data())
 def test_a_position_is_where_an_insertion_there_would_come(document, side, data) -> None:
     operation = data.draw(operations(document))

@@ -74,8 +74,29 @@ PLANTED = [
     Planted(bugs.sets_nothing_aside, {"told"}, STORM, 400, 0, Wire.REPLICA),
 ]
 
+IN_THE_SAMPLE = {
+    bugs.acknowledges_what_waits_as_applied,
+    bugs.delivers_before_the_commit,
+    bugs.does_not_sync_commits,
+    bugs.goes_on_after_a_restore,
+    bugs.lets_a_tombstone_resurrect,
+    bugs.sets_nothing_aside,
+    bugs.takes_what_was_sent_for_what_is_held,
+}
+"""Found soonest, and by as many checkers; all of them belong to `make verify`."""
 
-@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.plant.__name__)
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        pytest.param(
+            planted,
+            id=planted.plant.__name__,
+            marks=() if planted.plant in IN_THE_SAMPLE else pytest.mark.full,
+        )
+        for planted in PLANTED
+    ],
+)
 def test_a_planted_bug_is_found_and_without_it_the_same_seed_holds(planted: Planted) -> None:
     with pytest.MonkeyPatch.context() as patch:
         planted.plant(patch)

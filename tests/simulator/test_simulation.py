@@ -26,8 +26,8 @@ from crdt_state.transport.link import Wire
 
 SEEDS = range(1, 201)
 A_GROUP = 10
-IN_THE_SAMPLE = 1
-"""Groups that run in every `make test`; the others belong to `make verify`."""
+IN_THE_SAMPLE = SEEDS[:2]
+"""Seeds that run in every `make test`; all of them, group by group, belong to `make verify`."""
 
 GROUPS = [SEEDS[at : at + A_GROUP] for at in range(0, len(SEEDS), A_GROUP)]
 FAULTS_OF_A_KIND_MIN = 50
@@ -80,13 +80,15 @@ def expected_acts(plan: Plan) -> Counter[str]:
     return follows + Counter(act.deed.value for act in plan.acts)
 
 
-@pytest.mark.parametrize("seeds", GROUPS[:IN_THE_SAMPLE], ids=str)
-def test_everything_holds_in_a_storm(seeds: range) -> None:
-    everything_held(seeds)
+@pytest.mark.parametrize("seed", IN_THE_SAMPLE)
+def test_everything_holds_in_a_storm(seed: int) -> None:
+    outcome = held(seed, STORM)
+    assert outcome.edits >= 1_000
+    assert sum(outcome.faults.values()) >= 20
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("seeds", GROUPS[IN_THE_SAMPLE:], ids=str)
+@pytest.mark.parametrize("seeds", GROUPS, ids=str)
 def test_everything_holds_in_every_storm(seeds: range) -> None:
     everything_held(seeds)
 
@@ -111,8 +113,7 @@ def test_half_of_the_seeds_talk_over_each_wire() -> None:
     wires = Counter(draw_plan(seed, STORM, edits=1).wire for seed in SEEDS)
     assert min(wires.values()) >= 0.4 * len(SEEDS), wires
     assert wires.keys() == set(Wire)
-    for group in GROUPS[:IN_THE_SAMPLE]:
-        assert {draw_plan(seed, STORM, edits=1).wire for seed in group} == set(Wire)
+    assert {draw_plan(seed, STORM, edits=1).wire for seed in IN_THE_SAMPLE} == set(Wire)
 
 
 def test_to_force_a_wire_changes_nothing_else_of_a_plan() -> None:
@@ -122,8 +123,9 @@ def test_to_force_a_wire_changes_nothing_else_of_a_plan() -> None:
     assert all(replace(plan, wire=drawn.wire) == drawn for plan in forced)
 
 
-@pytest.mark.parametrize("wire", Wire, ids=lambda wire: wire.value)
-@pytest.mark.parametrize("weather", [CALM, RAIN], ids=lambda weather: weather.name)
+@pytest.mark.parametrize(
+    ("weather", "wire"), [(CALM, Wire.REPLICA), (RAIN, Wire.Y_WEBSOCKET)], ids=["calm", "rain"]
+)
 def test_everything_holds_in_better_weather(weather: Weather, wire: Wire) -> None:
     outcome = held(1, weather, wire)
     assert outcome.edits >= 1_000
@@ -137,7 +139,7 @@ def test_the_same_seed_does_the_same_in_every_process() -> None:
         "from crdt_state.simulator.weather import STORM\n"
         "from crdt_state.transport.link import Wire\n"
         "for wire in Wire:\n"
-        "    outcome = run(draw_plan(3, STORM, edits=400, wire=wire))\n"
+        "    outcome = run(draw_plan(3, STORM, edits=200, wire=wire))\n"
         "    print(outcome.digest, outcome.events, outcome.seconds)\n"
     )
     running = [
@@ -158,7 +160,7 @@ def test_the_same_seed_does_the_same_in_every_process() -> None:
 def test_to_remember_what_was_read_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, wire: Wire
 ) -> None:
-    plan = draw_plan(5, STORM, edits=400, wire=wire)
+    plan = draw_plan(5, STORM, edits=200, wire=wire)
     with_memory = run(plan)
     monkeypatch.setattr(simulation, "remembered", nullcontext)
     without = run(plan)

@@ -62,6 +62,7 @@ async def sees(who: StockClient, *others: StockClient, seconds: float = 20.0) ->
     await eventually(seen, expected, seconds=seconds, what=f"what {who.name} sees")
 
 
+@pytest.mark.full
 async def test_people_at_two_servers_see_each_other_and_a_killed_one_takes_its_own_along(
     tmp_path: Path, node_programs: Path, stack: ExitStack, lines: AsyncExitStack
 ) -> None:

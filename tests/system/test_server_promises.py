@@ -359,8 +359,8 @@ async def test_what_is_heard_of_an_update_is_heard_after_it_is_on_the_disk(
     author = NativeDocument(client_id=77)
     made: list[bytes] = []
     author.observe(lambda update, _: made.append(update))
-    for number in range(3):
-        part = f"{number}" * 3_000_000
+    for number in range(2):
+        part = f"{number}" * 2_000_000
         text += part
         with author.transaction():
             author.text("text").insert(len(text) - len(part), part)
