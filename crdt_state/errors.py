@@ -259,7 +259,10 @@ class WriteInvalid(UsageError, ValueError):
 
 
 class FoldOutdated(WriteInvalid):
-    """The document was folded further, or forgotten, since this fold was made: drop the fold."""
+    """The document was folded further, or forgotten, since this fold was made: drop the fold.
+
+    Or its revisions do not stand for so much of its log yet.
+    """
 
 
 class LifeOutdated(WriteInvalid):

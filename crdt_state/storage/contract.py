@@ -2,9 +2,9 @@
 
 A store holds bytes and does not look inside them.  Per document it keeps a *log* of updates in
 the order of their sequences, at most one *checkpoint* (one update that stands for the log up to
-a sequence), *pending* updates that wait for others, and a *quarantine*.  For the replica it
-keeps metadata and, per remote, an *outbox*: which documents hold local edits that the remote is
-not known to hold.
+a sequence), *pending* updates that wait for others, a *quarantine*, and the *revisions* of its text
+above a *floor*.  For the replica it keeps metadata and, per remote, an *outbox*: which documents
+hold local edits that the remote is not known to hold.
 
 A document lives one *life* after another (crdt_state/lineage.py).  The end of one and the beginning
 of the next are one write, which takes a sequence of its own, so that a deletion is something that
@@ -35,6 +35,10 @@ That first write names its *creator*, an identity or None, who stays the same un
    last sequence.  A leaf or node that no longer stands for what is stored is known as such.
 10. A document's life only ever becomes greater (`LifeOutdated`), and nothing of one life is read in
     the next but what was set aside.
+11. The revisions of a document's text are numbered without a gap from their floor on, and stand for
+    its log through a sequence that only `Revise` moves.  No fold goes beyond that (`FoldOutdated`)
+    unless the text at the last of them is kept, which the next `Revise` drops.  They end with the
+    life of the document, and outlive an incarnation; reading tells whether their floor is of it.
 
 Per scope a store also keeps a trie: each document's *leaf* in one of its *buckets*, and *nodes*
 above them.  What they are hashes of is the writer's business (crdt_state/merkle).
@@ -73,10 +77,12 @@ __all__ = [
     "Head",
     "Heads",
     "Hold",
+    "KeepText",
     "OutboxEntry",
     "PendingEntry",
     "QuarantineEntry",
     "Release",
+    "Revise",
     "Sequence",
     "SetAside",
     "SetLeaf",
@@ -87,6 +93,7 @@ __all__ = [
     "Store",
     "StoredDocument",
     "StoredLeaf",
+    "StoredRevisions",
     "Summary",
     "Usage",
     "Write",
@@ -187,8 +194,9 @@ class Fold:
     """Replace the log of `document` up to and including `through` by one update.
 
     `head` is whatever the replica wants back beside it (what it derived from `state`).
-    Refused with `FoldOutdated` where `through` is behind the checkpoint, beyond the log, or from
-    before the document was forgotten and began anew.
+    Refused with `FoldOutdated` where `through` is behind the checkpoint, beyond the log, from
+    before the document was forgotten and began anew, or beyond what its revisions stand for while
+    no text is kept.
     """
 
     document: DocumentId
@@ -273,6 +281,40 @@ class ForgetDigests:
     """Take away every leaf and node: all documents are undigested."""
 
 
+@dataclass(frozen=True, slots=True)
+class Revise:
+    """Add to the revisions of `document`'s text; they then stand for its log as of this write.
+
+    `revisions` are numbered from `first` on.  Where `floor` is given, what is numbered
+    `floor_number` or less leaves and `floor` stands in its place.  A text that was kept is dropped.
+
+    `first` is one more than the last number that is stored, which is that of the floor where
+    nothing is above it; where `floor_number` is beyond the last, all leave and `first` follows it.
+    What does not follow is refused with `WriteInvalid`, and so are a floor behind the one that is
+    stored, the first of these writes without a floor, and one about a document without a log or
+    checkpoint.  Beside a damaged position, each is a first one.
+    """
+
+    document: DocumentId
+    first: int
+    revisions: tuple[bytes, ...] = ()
+    floor_number: int = 0
+    floor: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeepText:
+    """Keep beside the last revision, which is `number`, what the text was there.
+
+    Its log may then be folded past it.  Refused with `WriteInvalid` where another revision is the
+    last, or there is none.
+    """
+
+    document: DocumentId
+    number: int
+    text: bytes
+
+
 Write: TypeAlias = (
     Append
     | Hold
@@ -287,6 +329,8 @@ Write: TypeAlias = (
     | SetLeaf
     | SetNodes
     | ForgetDigests
+    | Revise
+    | KeepText
 )
 
 
@@ -400,7 +444,8 @@ class Summary:
 class Usage:
     """What the documents of one creator take up.
 
-    Bytes are those of logs, checkpoints, pending and quarantined updates.
+    Bytes are those of logs, checkpoints, pending and quarantined updates, and of revisions with
+    their floors and texts.
     """
 
     documents: int
@@ -446,6 +491,22 @@ class StaleBuckets:
 
     buckets: tuple[int, ...]
     through: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRevisions:
+    """The revisions of a document's text; a floor stands for those that have left."""
+
+    floor_number: int
+    floor: bytes
+    revisions: tuple[bytes, ...]
+    """Those above the floor, by number."""
+    through: Sequence
+    """The log through here is in them."""
+    text: bytes | None
+    """As kept by `KeepText`."""
+    is_of_this_incarnation: bool
+    """Whether the floor was written since the last change of incarnation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -555,6 +616,9 @@ class Store(Protocol):
         self, *, prefix: str = "", after: str = "", limit: int = 1_000
     ) -> tuple[StoredLeaf, ...]:
         """Leaves of documents with this prefix behind `after`, in the order of ids."""
+
+    async def revisions(self, document: DocumentId) -> StoredRevisions | None:
+        """The revisions of a document's text, or None where it has never been revised."""
 
     def verify(self) -> AsyncIterator[Finding]:
         """Read everything and yield what does not hold."""

@@ -43,10 +43,12 @@ from crdt_state.storage.contract import (
     Head,
     Heads,
     Hold,
+    KeepText,
     OutboxEntry,
     PendingEntry,
     QuarantineEntry,
     Release,
+    Revise,
     Sequence,
     SetAside,
     SetLeaf,
@@ -56,9 +58,11 @@ from crdt_state.storage.contract import (
     StaleBuckets,
     StoredDocument,
     StoredLeaf,
+    StoredRevisions,
     Summary,
     Usage,
 )
+from crdt_state.storage.revising import Position, check_fold, check_text, follow
 from crdt_state.storage.validity import CONDITIONAL, checked_bytes
 
 if TYPE_CHECKING:
@@ -80,6 +84,20 @@ class _Owed(NamedTuple):
     since: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Revised:
+    """The revisions of one document's text."""
+
+    position: Position
+    floor: bytes
+    revisions: tuple[bytes, ...]
+    text: bytes | None = None
+
+    @property
+    def stored_bytes(self) -> int:
+        return len(self.floor) + sum(map(len, self.revisions)) + len(self.text or b"")
+
+
 @dataclass(slots=True)
 class _Kept:
     """All of one document.  Lists are in the order of sequences or numbers."""
@@ -98,6 +116,7 @@ class _Kept:
     leaf: SetLeaf | None = None
     life: Life = BORN
     deleted_at: WallTime | None = None
+    revised: _Revised | None = None
 
     def copy(self) -> _Kept:
         """A copy that shares only values that never change."""
@@ -116,6 +135,7 @@ class _Kept:
             self.leaf,
             self.life,
             self.deleted_at,
+            self.revised,
         )
 
     @property
@@ -127,7 +147,8 @@ class _Kept:
         """All that counts in a creator's usage."""
         pending = sum(len(entry.update) for entry in self.pending.values())
         aside = sum(len(entry.update) for entry in self.quarantine.values())
-        return self.log_bytes + self.checkpoint_bytes + pending + aside
+        revised = self.revised.stored_bytes if self.revised else 0
+        return self.log_bytes + self.checkpoint_bytes + pending + aside + revised
 
 
 class MemoryStore:
@@ -288,6 +309,10 @@ class MemoryStore:
                 self._set_nodes(write)
             case ForgetDigests():
                 self._forget_digests()
+            case Revise():
+                self._revise(write)
+            case KeepText():
+                self._keep_text(write)
             case SetLife():
                 self._set_life(write)
             case Forget(document):
@@ -413,6 +438,8 @@ class MemoryStore:
                 f"{write.document!r} cannot be folded through {write.through}: its log reaches "
                 f"from {max(behind, kept.born + 1)} to {kept.last}; read it again and fold anew"
             )
+        has_text = kept.revised is not None and kept.revised.text is not None
+        check_fold(write, _trusted_position(write.document, kept), has_text=has_text)
         for entry in kept.log:
             if entry.sequence <= write.through:
                 kept.log_bytes -= len(entry.update)
@@ -422,6 +449,38 @@ class MemoryStore:
         kept.checksums["checkpoint", 0] = checksum(
             "checkpoint", write.document, write.through, write.state, write.head
         )
+
+    def _revise(self, write: Revise) -> None:
+        document, kept = write.document, self._documents.get(write.document)
+        before = None if kept is None else _trusted_position(document, kept)
+        through = kept.last if kept is not None and kept.last > kept.born else None
+        after = follow(write, before, through, self._incarnation)
+        assert kept is not None  # noqa: S101 - what has a log is there
+        stored, above = kept.revised, tuple[bytes, ...]()
+        if before is not None and stored is not None:
+            above = stored.revisions[after.floor - before.floor :]
+        floor = write.floor if write.floor is not None or stored is None else stored.floor
+        assert floor is not None  # noqa: S101 - the first has one
+        kept.revised = _Revised(after, floor, above + write.revisions)
+        checksums = kept.checksums
+        checksums.pop(("text", 0), None)
+        checksums["revised", 0] = after.checksum(document)
+        if write.floor is not None:
+            checksums["floor", 0] = checksum("floor", document, after.floor, floor)
+            still = range(after.floor + 1, write.first) if before is not None else ()
+            for kind, number in tuple(checksums):
+                if kind == "revision" and number not in still:
+                    del checksums[kind, number]
+        for number, revision in enumerate(write.revisions, write.first):
+            checksums["revision", number] = checksum("revision", document, number, revision)
+
+    def _keep_text(self, write: KeepText) -> None:
+        document, kept = write.document, self._documents.get(write.document)
+        check_text(write, None if kept is None else _trusted_position(document, kept))
+        assert kept is not None  # noqa: S101 - what has revisions is there
+        assert kept.revised is not None  # noqa: S101
+        kept.revised = replace(kept.revised, text=write.text)
+        kept.checksums["text", 0] = checksum("text", document, write.number, write.text)
 
     def _set_metadata(self, write: SetMetadata) -> None:
         if write.document is None:
@@ -669,6 +728,24 @@ class MemoryStore:
         first = heapq.nsmallest(limit, names)
         return tuple(_stored_leaf(name, self._documents[name]) for name in first)
 
+    async def revisions(self, document: DocumentId) -> StoredRevisions | None:
+        """The revisions of a document's text, or None where it has never been revised."""
+        self._check_open()
+        kept = self._documents.get(document)
+        if kept is None or kept.revised is None:
+            return None
+        for problem in _damages_of_revisions(document, kept):
+            raise problem
+        revised, position = kept.revised, kept.revised.position
+        return StoredRevisions(
+            position.floor,
+            revised.floor,
+            revised.revisions,
+            position.through,
+            revised.text,
+            position.incarnation == self._incarnation,
+        )
+
     def _damages_of_nodes(self) -> Iterator[StoreCorrupt]:
         for (scope, number), blob in self._nodes.items():
             if self._node_checksums[scope, number] != checksum("node", scope, number, blob):
@@ -684,6 +761,7 @@ class MemoryStore:
                 *_damages(document, kept),
                 *_damages_aside(document, kept),
                 *_damages_of_leaf(document, kept),
+                *_damages_of_revisions(document, kept),
             ):
                 yield Finding(document, str(problem))
 
@@ -743,6 +821,31 @@ def _behind(document: DocumentId, kept: _Kept, after: Sequence) -> tuple[bytes, 
 def _damages_of_leaf(document: DocumentId, kept: _Kept) -> Iterator[StoreCorrupt]:
     if kept.leaf is not None and kept.checksums["leaf", 0] != _leaf_checksum(kept.leaf):
         yield _damage("leaf", document, kept.digested)
+
+
+def _trusted_position(document: DocumentId, kept: _Kept) -> Position | None:
+    """Where a document's revisions stand; None where there are none, or that is damaged."""
+    if kept.revised is None:
+        return None
+    position = kept.revised.position
+    return position if kept.checksums["revised", 0] == position.checksum(document) else None
+
+
+def _damages_of_revisions(document: DocumentId, kept: _Kept) -> Iterator[StoreCorrupt]:
+    revised, expected = kept.revised, kept.checksums
+    if revised is None:
+        return
+    position = revised.position
+    if _trusted_position(document, kept) is None:
+        yield _damage("position of the revisions", document, position.through)
+    if expected["floor", 0] != checksum("floor", document, position.floor, revised.floor):
+        yield _damage("floor", document, position.floor)
+    for number, revision in enumerate(revised.revisions, position.floor + 1):
+        if expected["revision", number] != checksum("revision", document, number, revision):
+            yield _damage("revision", document, number)
+    text = revised.text
+    if text is not None and expected["text", 0] != checksum("text", document, position.last, text):
+        yield _damage("text", document, position.last)
 
 
 def _stored_leaf(document: DocumentId, kept: _Kept) -> StoredLeaf:

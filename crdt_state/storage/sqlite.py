@@ -55,6 +55,7 @@ from crdt_state.storage.sqlite_reading import (
     read_usage,
     read_value,
 )
+from crdt_state.storage.sqlite_revisions import read_revisions
 from crdt_state.storage.sqlite_schema import (
     MIGRATIONS,
     SQLITE_VERSION_MIN,
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
         StaleBuckets,
         StoredDocument,
         StoredLeaf,
+        StoredRevisions,
         Summary,
         Usage,
         Write,
@@ -382,6 +384,10 @@ class SqliteStore:
     ) -> tuple[StoredLeaf, ...]:
         """Leaves of documents with this prefix behind `after`, in the order of ids."""
         return await self._read(read_leaves, prefix, after, limit)
+
+    async def revisions(self, document: DocumentId) -> StoredRevisions | None:
+        """The revisions of a document's text, or None where it has never been revised."""
+        return await self._read_of(document, read_revisions, document)
 
     async def verify(self) -> AsyncIterator[Finding]:
         """Read everything and yield what does not hold, on a connection of its own."""

@@ -244,7 +244,7 @@ def read_usage(connection: Connection, identity: str) -> Usage:
     """What the documents of one creator take up, counted from their rows."""
     row = connection.execute(
         "SELECT count(*), coalesce(sum("
-        "log_bytes + checkpoint_bytes + pending_bytes + quarantined_bytes), 0) "
+        "log_bytes + checkpoint_bytes + pending_bytes + quarantined_bytes + revisions_bytes), 0) "
         "FROM documents WHERE creator = ?",
         (identity,),
     ).fetchone()

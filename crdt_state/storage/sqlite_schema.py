@@ -16,7 +16,7 @@
                                  or less is of an earlier life of the document
         last            INTEGER  its greatest sequence ever, 0 before its first update
         log_updates, log_bytes, checkpoint_bytes, pending_updates, quarantined_updates,
-        quarantined_bytes, pending_bytes
+        quarantined_bytes, pending_bytes, revisions_bytes
         creator         TEXT     the identity that brought its first write; NULL where nobody had
                                  proved who they were, and for what is older than format 2
         digested        INTEGER  the sequence that `leaf` is of all through; below `last`, the
@@ -40,6 +40,18 @@
     pending         document, number, content, source, at, checksum
     quarantine      number, document, content, code, reason, source, at, checksum
     document_values document, key, content, checksum
+
+    revised         at most one a document: where the revisions of its text stand
+        document    INTEGER
+        floor, last INTEGER  numbers: of the floor, and of the last revision (the floor's where
+                             nothing is above it); a row of `revisions` for each between them
+        through     INTEGER  the document's last sequence when this was written
+        incarnation BLOB     the store's when the floor was written
+        checksum    INTEGER
+    revision_floors document, content, checksum (its number: `floor` above)
+    revisions       document, number, content, checksum
+    kept_texts      document, content, checksum (its number: `last` above)
+
     replica_values  key, content, checksum
     remotes         id, name: every remote ever named; they outlive their outbox, because a
                     new incarnation owes every document to each of them
@@ -55,7 +67,7 @@ Formats: 1 was without `creator` and `pending_bytes` of documents, and the index
 1 and 2 had no `previous`, and an index of the log by document in its place; up to 3 there were no
 digests and tries, and up to 4 no lives (`life`, `life_checksum` and `deleted_at` of documents, the
 index on the last, and `since` of outbox); up to 5 the deep digest stood beside a leaf of the plain
-one.
+one; up to 6 there were no revisions (their four tables, and `revisions_bytes` of documents).
 
 Checksums are those of checksums.py, over the document's *name*, the sequence, number or key,
 and the bytes.  Integers are SQLite's (64 bits, signed); texts are UTF-8 in document order
@@ -223,6 +235,32 @@ VERSION_6 = (
     "DELETE FROM stale_buckets",
 )
 
+VERSION_7 = (
+    "ALTER TABLE documents ADD COLUMN revisions_bytes INTEGER NOT NULL DEFAULT 0",
+    """CREATE TABLE revised (
+        document INTEGER PRIMARY KEY,
+        floor INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        through INTEGER NOT NULL,
+        incarnation BLOB NOT NULL,
+        checksum INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE revision_floors (
+        document INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, content BLOB NOT NULL
+    ) STRICT""",
+    # A document's revisions lie together: most are small, and they are read and leave by ranges.
+    """CREATE TABLE revisions (
+        document INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        content BLOB NOT NULL,
+        PRIMARY KEY (document, number)
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE kept_texts (
+        document INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, content BLOB NOT NULL
+    ) STRICT""",
+)
+
 
 def _create(connection: Connection) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -255,6 +293,11 @@ def _deepen_leaves(connection: Connection) -> None:
         connection.execute(statement)
 
 
+def _add_revisions(connection: Connection) -> None:
+    for statement in VERSION_7:
+        connection.execute(statement)
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create,
     _add_creators,
@@ -262,6 +305,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _add_tries,
     _add_lives,
     _deepen_leaves,
+    _add_revisions,
 )
 """The migration at index n makes version n + 1 of version n; 0 is an empty file."""
 

@@ -24,6 +24,8 @@ from crdt_state.storage.sqlite_reading import (
     read_value,
     read_values,
 )
+from crdt_state.storage.sqlite_revisions import TABLES as OF_REVISIONS
+from crdt_state.storage.sqlite_revisions import find_in_revisions, measure_revisions
 from crdt_state.storage.sqlite_tries import find_in_leaf, find_in_nodes
 
 if TYPE_CHECKING:
@@ -35,7 +37,15 @@ if TYPE_CHECKING:
 __all__ = ["find_in_documents", "find_in_pages", "find_in_store", "find_lost_rows"]
 
 FINDINGS_MAX = 100
-OF_A_DOCUMENT = ("log", "checkpoints", "pending", "quarantine", "document_values", "outbox")
+OF_A_DOCUMENT = (
+    "log",
+    "checkpoints",
+    "pending",
+    "quarantine",
+    "document_values",
+    "outbox",
+    *OF_REVISIONS,
+)
 
 
 def find_in_pages(connection: Connection) -> list[Finding]:
@@ -130,8 +140,8 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
     with transaction(connection, is_writing=False):
         kept = connection.execute(
             "SELECT last, log_updates, log_bytes, checkpoint_bytes, pending_updates, "
-            "quarantined_updates, quarantined_bytes, pending_bytes, deleted_at IS NOT NULL "
-            "FROM documents "
+            "quarantined_updates, quarantined_bytes, pending_bytes, revisions_bytes, "
+            "deleted_at IS NOT NULL FROM documents "
             "WHERE id = ? AND name = ?",
             (row_id, name),
         ).fetchone()
@@ -154,6 +164,7 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
         yield from _found(name, partial(_read_only, read_values, connection, row_id, name))
         yield from _found(name, partial(_read_only, read_quarantine, connection, name, 0, -1))
         yield from _found(name, partial(find_in_leaf, connection, row_id, name))
+        yield from _found(name, partial(find_in_revisions, connection, row_id, name))
         point = connection.execute(
             "SELECT coalesce(sum(length(state) + length(head)), 0) FROM checkpoints "
             "WHERE document = ?",
@@ -167,12 +178,15 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
             "SELECT count(*), coalesce(sum(length(content)), 0) FROM quarantine WHERE document = ?",
             (row_id,),
         ).fetchone()
+        revised = measure_revisions(connection, row_id)
         owed = connection.execute(
             "SELECT coalesce(max(through), 0) FROM outbox WHERE document = ? "
             "AND remote IN (SELECT id FROM remotes)",
             (row_id,),
         ).fetchone()
-    last, _, _, point_bytes, held, set_aside, aside_bytes, held_bytes, is_deleted = kept
+    last, _, _, point_bytes, held, set_aside, aside_bytes, held_bytes, revised_bytes, is_deleted = (
+        kept
+    )
     for what, says, counted in (
         ("log_updates", updates_in_log, in_log[0]),
         ("log_bytes", bytes_in_log, in_log[1]),
@@ -181,10 +195,11 @@ def _in_document(connection: Connection, row_id: int, name: DocumentId) -> Itera
         ("quarantined_updates", set_aside, aside[0]),
         ("quarantined_bytes", aside_bytes, aside[1]),
         ("pending_bytes", held_bytes, pending[1]),
+        ("revisions_bytes", revised_bytes, revised),
     ):
         if says != counted:
             yield Finding(name, f"{what} is {says:,}, but the rows count {counted:,}")
-    if is_deleted and (in_log[0] or point[0] or pending[0]):
+    if is_deleted and (in_log[0] or point[0] or pending[0] or revised):
         yield Finding(name, "it is deleted, but has content")
     if owed[0] > last:
         yield Finding(name, f"its outbox reaches {owed[0]}, beyond its last sequence {last}")

@@ -5,8 +5,8 @@ connection from `BEGIN IMMEDIATE` to `COMMIT`; whoever awaits it cannot leave ha
 behind.  Updates of all calls are collected and written many rows a statement; any other kind of
 write first writes out what was collected, so that the order of the calls is kept.
 
-A call that what is stored can refuse (a fold, a pending entry) runs in a savepoint: it alone is
-undone, and its neighbours are committed.
+A call that what is stored can refuse (a fold, a pending entry, revisions) runs in a savepoint: it
+alone is undone, and its neighbours are committed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from crdt_state.storage.contract import (
     Forget,
     ForgetDigests,
     Hold,
+    KeepText,
     Release,
+    Revise,
     Sequence,
     SetAside,
     SetLeaf,
@@ -36,6 +38,8 @@ from crdt_state.storage.sqlite_connection import execute_rows, query_rows, trans
 from crdt_state.storage.sqlite_identity import read_fact, write_fact
 from crdt_state.storage.sqlite_log import count_log, cut_log, find_log
 from crdt_state.storage.sqlite_reading import life_of
+from crdt_state.storage.sqlite_revisions import TABLES as OF_REVISIONS
+from crdt_state.storage.sqlite_revisions import check_revised, keep_text, revise
 from crdt_state.storage.sqlite_tries import forget_digests, mark_stale, set_leaves, set_nodes
 from crdt_state.storage.validity import CONDITIONAL
 
@@ -265,6 +269,10 @@ class _Group:
                 set_nodes(self.connection, write)
             case ForgetDigests():
                 forget_digests(self.connection)
+            case Revise():
+                revise(self.connection, write)
+            case KeepText():
+                keep_text(self.connection, write)
 
     def known(self, document: DocumentId) -> int | None:
         """The row id of a document, or None where there is none."""
@@ -409,15 +417,15 @@ class _Group:
         self.sequence += 1
         row_id = self.born(document, write.creator)
         self.forget_log(document)
-        for table in ("checkpoints", "pending", "document_values"):
+        for table in ("checkpoints", "pending", "document_values", *OF_REVISIONS):
             self.connection.execute(f"DELETE FROM {table} WHERE document = ?", (row_id,))  # noqa: S608
         self.forget_outbox(row_id)
         life = write.life.encode()
         deleted_at = write.at if write.life.is_deleted else None
         self.connection.execute(
             "UPDATE documents SET born = ?, last = ?, log_updates = 0, log_bytes = 0, "
-            "checkpoint_bytes = 0, pending_updates = 0, pending_bytes = 0, creator = ?, "
-            "life = ?, life_checksum = ?, deleted_at = ? WHERE id = ?",
+            "checkpoint_bytes = 0, pending_updates = 0, pending_bytes = 0, revisions_bytes = 0, "
+            "creator = ?, life = ?, life_checksum = ?, deleted_at = ? WHERE id = ?",
             (
                 self.sequence,
                 self.sequence,
@@ -444,6 +452,7 @@ class _Group:
                 f"{write.document!r} cannot be folded through {write.through}: its log reaches "
                 f"from {first} to {log.last}; read it again and fold anew"
             )
+        check_revised(self.connection, row_id, write)
         updates, size = count_log(self.connection, log, through=write.through)
         cut_log(self.connection, log, through=write.through)
         self.connection.execute(
@@ -514,7 +523,7 @@ class _Group:
             return
         mark_stale(self.connection, row_id)
         self.forget_log(document)
-        for table in ("checkpoints", "pending", "quarantine", "document_values"):
+        for table in ("checkpoints", "pending", "quarantine", "document_values", *OF_REVISIONS):
             self.connection.execute(f"DELETE FROM {table} WHERE document = ?", (row_id,))  # noqa: S608
         self.forget_outbox(row_id)
         self.connection.execute("DELETE FROM documents WHERE id = ?", (row_id,))

@@ -19,7 +19,9 @@ from crdt_state.storage.contract import (
     Forget,
     ForgetDigests,
     Hold,
+    KeepText,
     Release,
+    Revise,
     SetAside,
     SetLeaf,
     SetLife,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BUCKETS", "CONDITIONAL", "NODES", "checked_bytes"]
 
-CONDITIONAL = frozenset({Fold, Hold, SetLife})
+CONDITIONAL = frozenset({Fold, Hold, SetLife, Revise, KeepText})
 """Writes that what is stored can still refuse; an engine needs a way back out of their calls."""
 
 BUCKETS = 64**3
@@ -121,6 +123,8 @@ def _other(write: Write, limits: Limits) -> int:  # noqa: C901, PLR0911, PLR0912
             return 0
         case SetLeaf() | SetNodes():
             return _of_a_trie(write, limits)
+        case Revise() | KeepText():
+            return _of_revisions(write, limits)
         case ForgetDigests():
             return 0
         case _:
@@ -142,6 +146,21 @@ def _of_a_trie(write: SetLeaf | SetNodes, limits: Limits) -> int:
                 _place("node", number, NODES)
                 _sized("node", blob, NODE_BYTES)
             return NODE_BYTES * len(nodes)
+
+
+def _of_revisions(write: Revise | KeepText, limits: Limits) -> int:
+    match write:
+        case Revise(document, first, revisions, floor_number, floor):
+            _text("document", document)
+            _integer("first", first)
+            _integer("the number after the last", first + len(revisions))
+            _integer("floor_number", floor_number)
+            size = sum(_blob("revision", revision, limits) for revision in revisions)
+            return size if floor is None else size + _blob("floor", floor, limits)
+        case KeepText(document, number, text):
+            _text("document", document)
+            _integer("number", number)
+            return _blob("text", text, limits)
 
 
 def _place(name: str, value: object, stop: int) -> None:

@@ -33,6 +33,7 @@ from crdt_state.storage.sqlite_reading import (
     read_usage,
     read_value,
 )
+from crdt_state.storage.sqlite_revisions import read_revisions
 from crdt_state.storage.sqlite_schema import migrate
 from crdt_state.storage.sqlite_tries import (
     list_heads,
@@ -191,6 +192,10 @@ class ApswStore:
     async def leaves(self, *, prefix="", after="", limit=1_000):
         self._check_open()
         return read_leaves(self.connection, prefix, after, limit)
+
+    async def revisions(self, document):
+        self._check_open()
+        return read_revisions(self.connection, document)
 
     async def verify(self) -> AsyncIterator[Finding]:
         self._check_open()

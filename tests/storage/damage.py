@@ -15,6 +15,9 @@ TABLES = {
     "quarantine": ("quarantine", "content", "number"),
     "value": ("document_values", "content", "key"),
     "life": ("documents", "life", "id"),
+    "revised": ("revised", "incarnation", "document"),
+    "floor": ("revision_floors", "content", "document"),
+    "text": ("kept_texts", "content", "document"),
 }
 
 OF_TRIES = {"leaf": ("documents", "leaf"), "node": ("trie_nodes", "content")}
@@ -22,6 +25,18 @@ OF_TRIES = {"leaf": ("documents", "leaf"), "node": ("trie_nodes", "content")}
 
 def flip_a_bit(connection: Connection, kind: str, document: DocumentId) -> None:
     """Flip the lowest bit of the first value of a kind: of its last byte, in a trie its first."""
+    if kind == "revision":
+        (row_id,) = connection.execute(
+            "SELECT id FROM documents WHERE name = ?", (document,)
+        ).fetchone()
+        number, content = connection.execute(
+            "SELECT number, content FROM revisions WHERE document = ? ORDER BY number", (row_id,)
+        ).fetchone()
+        connection.execute(
+            "UPDATE revisions SET content = ? WHERE document = ? AND number = ?",
+            (content[:-1] + bytes([content[-1] ^ 1]), row_id, number),
+        )
+        return
     if kind in OF_TRIES:
         table, column = OF_TRIES[kind]
         row_id, content = connection.execute(

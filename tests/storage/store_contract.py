@@ -35,10 +35,12 @@ from crdt_state.storage.contract import (
     Fold,
     Forget,
     Hold,
+    KeepText,
     OutboxEntry,
     PendingEntry,
     QuarantineEntry,
     Release,
+    Revise,
     Sequence,
     SetAside,
     SetLife,
@@ -46,6 +48,7 @@ from crdt_state.storage.contract import (
     Summary,
     Usage,
 )
+from storage.revision_contract import RevisionContract
 from storage.trie_contract import TrieContract
 
 if TYPE_CHECKING:
@@ -84,7 +87,7 @@ class Opened(Protocol):
         """Undo `fill_disk`."""
 
 
-class StoreContract(TrieContract):
+class StoreContract(TrieContract, RevisionContract):
     """The acceptance suite."""
 
     @pytest.fixture
@@ -99,6 +102,7 @@ class StoreContract(TrieContract):
         assert await store.read_since(NOTES, Sequence(0)) == ()
         assert await store.metadata("nothing") is None
         assert await store.outbox(HUB) == ()
+        assert await store.revisions(NOTES) is None
         assert await store.quarantine() == ()
         assert await store.quarantine(NOTES) == ()
         assert await store.list() == ()
@@ -491,6 +495,7 @@ class StoreContract(TrieContract):
         await store.write([Forget(NOTES), Forget(document_id("never/was"))])
         assert await store.read(NOTES) is None
         assert await store.summary(NOTES) is None
+        assert await store.revisions(NOTES) is None
         assert await store.quarantine(NOTES) == ()
         assert [entry.document for entry in await store.outbox(HUB)] == [OTHER]
         assert await read(store, OTHER) == kept
@@ -828,6 +833,7 @@ class StoreContract(TrieContract):
             lambda: store.read(NOTES),
             store.list,
             lambda: store.metadata("k"),
+            lambda: store.revisions(NOTES),
         ):
             with pytest.raises(DocumentClosed):
                 await call()
@@ -869,6 +875,8 @@ def everything() -> list[Write]:
         aside(NOTES, b"bad"),
         SetMetadata("lineage", b"0", NOTES),
         SetMetadata("name", b"replica"),
+        Revise(NOTES, 6, (b"6", b"seven"), 5, b"floor"),
+        KeepText(NOTES, 7, b"the text"),
     ]
 
 
@@ -893,6 +901,7 @@ async def contents(store: Store) -> dict[str, object]:
     return {
         "documents": [await store.read(summary.document) for summary in summaries],
         "summaries": summaries,
+        "revisions": [await store.revisions(summary.document) for summary in summaries],
         "outboxes": [await store.outbox(remote) for remote in (HUB, HOME)],
         "quarantine": await store.quarantine(),
         "value": await store.metadata("name"),

@@ -31,12 +31,14 @@ from crdt_state.storage.contract import (
     Forget,
     Hold,
     Release,
+    Revise,
     Sequence,
     SetAside,
     SetMetadata,
 )
 from crdt_state.storage.sqlite_connection import checkpoint
 from crdt_state.storage.sqlite_reading import read_document, read_outbox, read_value
+from crdt_state.storage.sqlite_revisions import read_revisions
 from crdt_state.storage.sqlite_writing import commit_group
 from storage.apsw_store import ApswStore
 from storage.store_contract import HUB, NOON
@@ -53,6 +55,8 @@ GROUPS = 25
 TOKEN = 8
 NAMES = [document_id(f"power/{n}") for n in range(6)]
 SHORT_LIVED = document_id("power/short-lived")
+REVISED = NAMES[:2]
+"""Each of their updates is a revision as well."""
 VFS_NUMBERS = itertools.count()
 
 Token: TypeAlias = "tuple[DocumentId, bytes]"
@@ -99,6 +103,14 @@ class Confirmed:
                 raise Lost(f"{len(missing)} of {len(tokens)} updates of {name} are gone")
             if there - self.asked:
                 raise Lost(f"{name} holds what nobody wrote")
+            if name in REVISED and stored is not None:
+                revised = read_revisions(store.connection, name)
+                if revised is None or revised.through != stored.last:
+                    raise Lost(f"the revisions of {name} are not those of its log")
+                if revised.floor_number + len(revised.revisions) != len(there):
+                    raise Lost(f"{name} has other revisions than updates")
+                if not set(revised.revisions) <= there:
+                    raise Lost(f"{name} has revisions of no update")
             # What survived without being confirmed is stored all the same.
             tokens.update(there)
             seen += len(there)
@@ -138,6 +150,8 @@ def plan_group(random: Random, store: ApswStore) -> tuple[list[list[Write]], lis
         tokens = [random.randbytes(TOKEN) for _ in range(random.randint(1, 3))]
         padding = bytes(random.choice([0, 20, 700, 9_000]))
         call: list[Write] = [Append(name, tuple(b"u" + t + padding for t in tokens), (HUB,))]
+        if name in REVISED:
+            call.append(revision_of(store, name, tokens, calls))
         if random.random() < 0.3 and (through := foldable(store, name, calls)):
             stored = read_document(store.connection, name)
             assert stored is not None
@@ -153,6 +167,18 @@ def plan_group(random: Random, store: ApswStore) -> tuple[list[list[Write]], lis
         fresh += [(name, token) for token in tokens]
         calls.append(call)
     return calls, fresh
+
+
+def revision_of(
+    store: ApswStore, name: DocumentId, tokens: list[bytes], calls: list[list[Write]]
+) -> Revise:
+    """Tokens as revisions behind those that are stored, or are in this group; often on a floor."""
+    stored = read_revisions(store.connection, name)
+    before = [w for call in calls for w in call if isinstance(w, Revise) and w.document == name]
+    last = 0 if stored is None else stored.floor_number + len(stored.revisions)
+    last += sum(len(write.revisions) for write in before)
+    is_floor = last % 3 == 0 or (stored is None and not before)
+    return Revise(name, last + 1, tuple(tokens), last, b"floor" if is_floor else None)
 
 
 def foldable(store: ApswStore, name: DocumentId, calls: list[list[Write]]) -> Sequence | None:

@@ -34,10 +34,13 @@ from crdt_state.storage.contract import (
     Append,
     Fold,
     Forget,
+    KeepText,
     Release,
+    Revise,
     Sequence,
     SetLife,
     SetMetadata,
+    StoredRevisions,
     Usage,
 )
 from crdt_state.storage.memory import MemoryStore
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from crdt_state.identifiers import DocumentId
+    from crdt_state.storage.contract import Write
 
 
 FORMAT_1 = Path(__file__).parent / "format_1.sql"
@@ -393,7 +397,7 @@ async def test_a_file_that_the_first_format_wrote_is_read_and_gets_creators_and_
     assert await findings(store) == []
     await store.close()
     with sqlite3.connect(path) as connection:
-        assert check_format(connection) == len(MIGRATIONS) == 6
+        assert check_format(connection) == len(MIGRATIONS) == 7
         plan = connection.execute(
             "EXPLAIN QUERY PLAN SELECT count(*) FROM documents WHERE creator = 'ada'"
         ).fetchall()
@@ -721,6 +725,36 @@ async def test_a_link_that_leads_elsewhere_is_noticed(
     assert (await read(opened.store, OTHER)).updates() == [b"dd"]
 
 
+async def test_a_file_without_revisions_gets_room_for_them(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with sqlite3.connect(path, isolation_level=None) as connection:
+        migrate(connection, MIGRATIONS[:6])
+        connection.execute(
+            "INSERT INTO documents (id, name, born, last, log_updates, log_bytes, creator) "
+            "VALUES (1, ?, 0, 1, 1, 3, 'ada')",
+            (NOTES,),
+        )
+        connection.execute(
+            "INSERT INTO log (sequence, document, checksum, content) VALUES (1, 1, ?, ?)",
+            (log_checksum(log_salt(NOTES), 1, b"old"), b"old"),
+        )
+        sqlite_identity.write_fact(connection, "sequence", (1).to_bytes(8))
+    connection.close()
+    store = await open_store(path)
+    assert (await read(store, NOTES)).updates() == [b"old"]
+    assert await store.revisions(NOTES) is None
+    assert await store.usage("ada") == Usage(1, 3)
+    await store.write([Fold(NOTES, b"old", b"", Sequence(1)), Append(NOTES, (b"new",))])
+    await store.write([Revise(NOTES, 6, (b"six",), 5, b"floor")])
+    stored = await store.revisions(NOTES)
+    assert stored == StoredRevisions(5, b"floor", (b"six",), Sequence(2), None, True)
+    assert await store.usage("ada") == Usage(1, 3 + 3 + 5 + 3)
+    await store.close()
+    with sqlite3.connect(path) as connection:
+        assert check_format(connection) == len(MIGRATIONS)
+    connection.close()
+
+
 @pytest.mark.parametrize("kind", ["checkpoints", "pending", "document_values"])
 async def test_a_row_moved_to_another_document_is_noticed(opened: OpenedSqlite, kind: str) -> None:
     await opened.store.write(everything())
@@ -729,6 +763,30 @@ async def test_a_row_moved_to_another_document_is_noticed(opened: OpenedSqlite, 
     await opened.on_writer(lambda connection: connection.execute(statement, (OTHER,)))
     with pytest.raises(StoreCorrupt, match="notes/tomorrow"):
         await opened.store.read(OTHER)
+
+
+@pytest.mark.parametrize(
+    ("kind", "floor_there", "what"),
+    [
+        ("revised", None, "position at 4"),
+        ("revision_floors", None, "position at 0"),
+        ("revisions", 5, "revision at 6"),
+        ("kept_texts", 7, "text at 7"),
+    ],
+)
+async def test_revisions_moved_to_another_document_are_noticed(
+    opened: OpenedSqlite, kind: str, floor_there: int | None, what: str
+) -> None:
+    await opened.store.write(everything())
+    await opened.store.write([Append(OTHER, (b"x",))])
+    if floor_there is not None:
+        await opened.store.write([Revise(OTHER, floor_there + 1, (), floor_there, b"floor")])
+    statement = f"UPDATE {kind} SET document = (SELECT id FROM documents WHERE name = ?)"
+    await opened.on_writer(lambda connection: connection.execute(statement, (OTHER,)))
+    with pytest.raises(StoreCorrupt, match="notes/tomorrow") as caught:
+        await opened.store.revisions(OTHER)
+    assert what in str(caught.value)
+    assert {finding.document for finding in await findings(opened.store)} >= {OTHER}
 
 
 @pytest.mark.parametrize(
@@ -745,6 +803,25 @@ async def test_a_row_moved_to_another_document_is_noticed(opened: OpenedSqlite, 
         ("UPDATE document_values SET content = x'00'", "'lineage' of 'notes/today' is damaged"),
         ("UPDATE checkpoints SET through = 1", "checkpoint 1"),
         ("UPDATE outbox SET through = 77", "outbox reaches 77"),
+        ("UPDATE documents SET revisions_bytes = 77", "revisions_bytes is 77"),
+        ("DELETE FROM kept_texts", "revisions_bytes is 19, but the rows count 11"),
+        ("DELETE FROM revised", "the position at 0 is damaged or missing"),
+        ("UPDATE revised SET floor = 4", "the position at 4 is damaged or missing"),
+        ("UPDATE revised SET last = 8", "the position at 4 is damaged or missing"),
+        ("UPDATE revised SET last = -8", "the position at 4 is damaged or missing"),
+        ("UPDATE revised SET through = 3", "the position at 3 is damaged or missing"),
+        ("DELETE FROM revision_floors", "the floor at 5 is damaged or missing"),
+        ("DELETE FROM revisions WHERE number = 6", "the revision at 6 is damaged or missing"),
+        ("DELETE FROM revisions WHERE number = 7", "the revision at 7 is damaged or missing"),
+        ("UPDATE revisions SET number = 8 WHERE number = 7", "the revision at 7 is damaged"),
+        (
+            "INSERT INTO revisions SELECT document, 8, checksum, content FROM revisions "
+            "WHERE number = 7",
+            "the revision at 8 is damaged",
+        ),
+        ("DELETE FROM documents", "2 rows of revisions belong to no document"),
+        ("UPDATE documents SET last = 3", "revisions reach 4, beyond its last sequence 3"),
+        ("UPDATE documents SET deleted_at = 1", "it is deleted, but has content"),
         ("UPDATE documents SET born = 3", "log_updates is 2, but the rows count 1"),
         (
             "INSERT INTO log SELECT 1, document, checksum, content, 0 FROM log WHERE sequence = 4",
@@ -760,6 +837,24 @@ async def test_verify_finds_rows_that_do_not_hold(
     await opened.on_writer(lambda connection: connection.execute(statement))
     found = await findings(opened.store)
     assert any(what in finding.what for finding in found), found
+
+
+async def test_verify_finds_what_was_folded_beyond_its_revisions(opened: OpenedSqlite) -> None:
+    await opened.store.write(everything())
+    await opened.store.write([Append(NOTES, (b"e",)), Fold(NOTES, b"all", b"", Sequence(5))])
+    assert await findings(opened.store) == [], "the text is kept"
+    await opened.on_writer(lambda connection: connection.execute("DELETE FROM kept_texts"))
+    found = [finding.what for finding in await findings(opened.store)]
+    assert any("folded through 5, but its revisions reach 4" in what for what in found), found
+
+
+async def test_verify_finds_what_a_deleted_document_has_of_revisions(opened: OpenedSqlite) -> None:
+    await opened.store.write([*everything(), SetLife(OTHER, BORN.deleted(), WallTime(1))])
+    assert await findings(opened.store) == []
+    statement = "UPDATE kept_texts SET document = (SELECT id FROM documents WHERE name = ?)"
+    await opened.on_writer(lambda connection: connection.execute(statement, (OTHER,)))
+    found = [finding.what for finding in await findings(opened.store) if finding.document == OTHER]
+    assert "it is deleted, but has content" in found, found
 
 
 async def test_a_name_that_differs_in_its_index_is_found(tmp_path: Path) -> None:
@@ -888,5 +983,57 @@ async def test_writes_of_every_kind_survive_a_random_walk(tmp_path: Path) -> Non
             assert results[0] == results[1]
     assert 20 < refusals < 380
     assert await contents(sqlite) == await contents(memory)
+    assert await findings(sqlite) == await findings(memory) == []
+    await sqlite.close()
+
+
+async def draw_about_revisions(random: Random, store: MemoryStore, name: DocumentId) -> Write:
+    """A write that mostly follows what is stored."""
+    stored = await store.revisions(name)
+    document = await store.read(name)
+    last = 0 if stored is None else stored.floor_number + len(stored.revisions)
+    floor = max(0, last + random.choice([-3, -1, 0, 1, 2**32]))
+    floor_or_none = random.choice([None, None, b"%d" % floor])
+    first = 1 + (last if floor_or_none is None else max(floor, last))
+    revisions = tuple(random.randbytes(random.randint(0, 4)) for _ in range(random.randint(0, 3)))
+    sequence = 0 if document is None else document.last
+    return random.choice(
+        [
+            Append(name, (b"a",) * random.randint(0, 2)),
+            Revise(name, first, revisions, floor, floor_or_none),
+            Revise(name, first, revisions, floor, floor_or_none),
+            Revise(name, first + 1, revisions, floor, floor_or_none),
+            KeepText(name, last - random.randint(0, min(last, 1)), random.randbytes(3)),
+            Fold(name, b"state", b"", Sequence(sequence)),
+            Forget(name) if random.random() < 0.2 else Append(name, (b"b",)),
+        ]
+    )
+
+
+async def test_revisions_survive_a_random_walk(tmp_path: Path) -> None:
+    """SQLite and the reference adapter show the same after the same calls (seed 9)."""
+    random = Random(9)
+    sqlite, memory = await open_store(tmp_path / "s.db"), MemoryStore()
+    names = [document_id(f"w/{n}") for n in range(3)]
+    carried_out, refused = 0, set[str]()
+    for _ in range(400):
+        calls = [
+            [await draw_about_revisions(random, memory, name) for _ in range(random.randint(1, 2))]
+            for name in random.sample(names, 2)
+        ]
+        results = await asyncio.gather(
+            *(store.write(call) for store in (sqlite, memory) for call in calls),
+            return_exceptions=True,
+        )
+        for call, ours, theirs in zip(calls, results[:2], results[2:], strict=True):
+            if isinstance(ours, WriteInvalid):
+                assert (type(ours), str(ours)) == (type(theirs), str(theirs))
+                refused |= {type(write).__name__ for write in call}
+            else:
+                assert ours == theirs
+                carried_out += any(isinstance(write, Revise) for write in call)
+        assert await contents(sqlite) == await contents(memory)
+    assert carried_out > 100
+    assert refused >= {"Revise", "KeepText", "Fold"}
     assert await findings(sqlite) == await findings(memory) == []
     await sqlite.close()
