@@ -24,6 +24,7 @@
     │   ├── RequestRefused              a request that is answered by a refusal; all else goes on
     │   ├── EpochOutdated               said in an epoch of a chain that has ended
     │   ├── EditRefused                 a remote does not let our own user's edit in; handed back
+    │   ├── EditHandedBack              an edit of a thin client could not stay; handed back
     │   ├── OperationRefused            an operation that is not let in
     │   │   ├── OperationMalformed      not an operation in its format
     │   │   ├── OperationNotCanonical   says nothing somewhere, or one thing in two parts
@@ -74,6 +75,7 @@ __all__ = [
     "DocumentClosed",
     "DocumentDeleted",
     "DocumentSetAside",
+    "EditHandedBack",
     "EditNotStored",
     "EditRefused",
     "EngineFailed",
@@ -349,6 +351,19 @@ class EditRefused(RemoteError):
         )
 
 
+class EditHandedBack(RemoteError):
+    """What was edited by a thin client could not stay in the document, which is without it.
+
+    `handed_back` says why, and has the edit with the text that it was made in
+    (`crdt_client.thin.HandedBack`): it is the user's to make it again.
+    """
+
+    def __init__(self, document: str, why: str, handed_back: object) -> None:
+        super().__init__(f"{document!r}: an edit could not stay in the document: {why}")
+        self.document = document
+        self.handed_back = handed_back
+
+
 class OperationRefused(RemoteError):
     """An operation that is not let in; `path` says where in it the reason lies."""
 
@@ -600,8 +615,9 @@ class WorkerFailed(CrdtStateError):
     """A job on a document's bytes did not come to its end: set that document aside, go on.
 
     `cause` is "time" or "memory" (its worker was ended at that bound), "died" (the process
-    ended by itself, as a stack overflow does), "panicked" (the native engine gave up), or "not
-    started" (the interpreter did not start: no document's fault, so try again later).
+    ended by itself, as a stack overflow does), "panicked" (the native engine gave up), "not
+    started" (the interpreter did not start: no document's fault, so try again later), or "ended"
+    (the process that held a session did, over another document: try again).
     """
 
     def __init__(self, cause: str, reason: str) -> None:
@@ -612,7 +628,7 @@ class WorkerFailed(CrdtStateError):
     @property
     def is_by_document(self) -> bool:
         """Whether the document's bytes are to blame, and not the machine."""
-        return self.cause != "not started"
+        return self.cause not in ("not started", "ended")
 
 
 class DemonstrationFailed(CrdtStateError):

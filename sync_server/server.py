@@ -85,6 +85,8 @@ class Server:
                 shell,
                 authentication,
                 sent_away=journal.sent_away,
+                text_types=settings.text_types(),
+                authority=settings.authority(),
             )
             endpoints = Endpoints(
                 ShellLibrary(shell),

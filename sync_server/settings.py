@@ -42,6 +42,7 @@ from pydantic_settings import (
 
 from crdt_state.errors import KeyNotUsable, SettingsRefused, UsageError
 from crdt_state.limits import DEFAULT_LIMITS, Limits
+from crdt_state.protocol.sharedb.text_types import RICH_TEXT
 from crdt_state.security.tokens import (
     Authentication,
     NoAuthentication,
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
     from pydantic_settings import PydanticBaseSettingsSource
+
+    from crdt_state.protocol.sharedb.text_types import TextType
 
 __all__ = [
     "STORE_FILE",
@@ -246,6 +249,12 @@ class ServerSettings(BaseSettings):
     peer_token_file: Path | None = None
     """A file with the token that this replica shows to those it dials; read for each connection."""
 
+    rich_text: Listed = ()
+    """Collections whose texts are rich ones for ShareDB clients; texts of others are plain."""
+
+    operations_at: str = ""
+    """In a topology, the address of the one member that takes operations of ShareDB clients."""
+
     limits: Limits = DEFAULT_LIMITS
 
     @property
@@ -289,6 +298,17 @@ class ServerSettings(BaseSettings):
         """Return the topology that this replica takes part in, if any.  Raises `UsageError`."""
         found = self._configured()
         return found.learning() if found is not None and self.peer_exchange else found
+
+    def text_types(self) -> dict[str, TextType]:
+        """Return the types of collections that are not of plain texts."""
+        return dict.fromkeys(self.rich_text, RICH_TEXT)
+
+    def authority(self) -> str | None:
+        """Return who takes operations on texts, if that is somebody else."""
+        is_alone = self._configured() is None
+        if is_alone or (self.operations_at and self.operations_at == self.advertise):
+            return None
+        return self.operations_at or f"no member of this topology: set {names_of('operations_at')}"
 
     def _configured(self) -> Neighbourhood | None:
         kind, seconds = self.topology, self.round_seconds
@@ -504,6 +524,7 @@ def _contradictions(settings: ServerSettings) -> Iterator[str]:
     yield from _problems_of_authentication(settings)
     yield from _problems_of_tls(settings)
     yield from _problems_of_topology(settings)
+    yield from _problems_of_operations(settings)
     try:
         settings.origin_rules()
     except ValueError as error:
@@ -580,6 +601,20 @@ def _problems_of_topology(settings: ServerSettings) -> Iterator[str]:
             yield from error.problems
     elif settings.peer_token_file is not None:
         yield f"there is a token for peers, but there are none: set {names_of('peers')}"
+
+
+def _problems_of_operations(settings: ServerSettings) -> Iterator[str]:
+    if settings.operations_at and not settings.advertise:
+        yield (
+            f"operations_at names a member of a topology, and this one has no address: "
+            f"set {names_of('advertise')}"
+        )
+    for collection in settings.rich_text:
+        if "/" in collection:
+            yield (
+                f"{collection!r} is no collection, which is what stands before the first slash of "
+                f"a document's id: change {names_of('rich_text')}"
+            )
 
 
 def _names_of_members(kind: TopologyKind) -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from crdt_state.errors import EngineFailed, StoreError, UpdateRefused, UsageError, WorkerFailed
 from crdt_state.model.head import Head
+from crdt_state.replica.attachment import kept_text
 from crdt_state.replica.document_core import SET_ASIDE, DocumentCore
 from crdt_state.storage.contract import NOTHING, Fold, Sequence
 
@@ -173,7 +174,7 @@ class Compaction:
             raise EngineFailed(f"{len(folded.waiting)} updates of its log cannot be integrated")
         if run.is_void:
             return False
-        await self._shell.store.write(self.writes(stored, folded))
+        await self._shell.store.write(await self.writes(stored, folded))
         if (growth := self._growth.get(document)) is not None:
             # Not nothing: what was added while this ran is still in the log.
             self._growth[document] = _Growth(
@@ -184,19 +185,21 @@ class Compaction:
         self._shell.witness.folded(document, len(stored.log), len(folded.state))
         return True
 
-    def writes(self, stored: StoredDocument, folded: Folded) -> list[Write]:
+    async def writes(self, stored: StoredDocument, folded: Folded) -> list[Write]:
         """Replace all that was read as `stored` by what it was folded into.
 
         The state cannot tell who owns a client id and who was refused; that is inherited from
         the document in use, or from what is stored.
         """
         document = stored.document
+        kept = await kept_text(self._shell, stored)
         known = self._shell.core.get(document)
         if known is None:
             known = DocumentCore(document, stored, self._shell.limits)
         head = Head.decode(folded.head)
         head.inherit(known.head)
         return [
+            *kept,
             *known.folded(),
             Fold(document, folded.state, head.encode(), stored.last),
         ]

@@ -63,12 +63,14 @@ ABSENT = -3
 class Delivery(NamedTuple):
     """Updates of one document that are durable now, in the order of the log.
 
-    `answered` are the tokens of `ask` whose time has come.
+    `answered` are the tokens of `ask` whose time has come; `revised` is the revision of its text
+    that is durable now, where something was staged.
     """
 
     document: DocumentId
     deltas: list[Delta]
     answered: list[object]
+    revised: int | None
 
 
 class Lost(NamedTuple):
@@ -195,8 +197,18 @@ class ReplicaCore:
     ) -> None:
         """An update has come for a document in use.
 
-        Raises `WriteNotPermitted`, `NotHead`, `QuotaExceeded`, `DocumentSetAside` and
-        `LineageDeleted` at once; all other refusals come out of `decide`.
+        Raises what `check` raises at once; all other refusals come out of `decide`.
+        """
+        known = self.check(document, source, author, len(update))
+        known.arrive(source, author, update, name=name)
+        self._arrived[document] = None
+        self.waiting_bytes += len(update)
+
+    def check(self, document: DocumentId, source: int, author: Author, size: int) -> DocumentCore:
+        """The document, if `author` may add `size` bytes to it by what `source` brings.
+
+        Raises `DocumentClosed`, `WriteNotPermitted`, `NotHead`, `QuotaExceeded`,
+        `DocumentSetAside` and `LineageDeleted`.
         """
         known = self._documents.get(document)
         if known is None:
@@ -210,10 +222,15 @@ class ReplicaCore:
         if self.gate is not None:
             self.gate(source)
         if author.identity is not None or known.creator is not None:
-            self.quotas.charge(known, author, len(update))
-        known.arrive(source, author, update, name=name)
-        self._arrived[document] = None
-        self.waiting_bytes += len(update)
+            self.quotas.charge(known, author, size)
+        return known
+
+    def staged(self, document: DocumentId) -> None:
+        """Something of this document has been staged, and calls for a commit."""
+        known = self._documents.get(document)
+        if known is not None and known.has_gathered():
+            self._gathered.add(document)
+            self._weigh()
 
     def decide(self, now: WallTime) -> Decided:
         """Decide what arrived, as much as one tick allows; the rest comes first in the next."""
@@ -293,11 +310,16 @@ class ReplicaCore:
 
     def take_batch(self) -> Batch | None:
         """The next commit, or None where nothing gathered or one is still being written."""
-        ready = self._gathered - self._withheld
+        ready = {
+            document
+            for document in self._gathered - self._withheld
+            if self._documents[document].is_ready
+        }
         if self._writing is not None or not ready:
             return None
         self._gathered -= ready
         turns = {document: self._documents[document].take() for document in sorted(ready)}
+        self._gathered |= {each for each in ready if self._documents[each].has_gathered()}
         remotes = [(source, remote) for remote, source in self._remotes.items()]
         writes: list[Write] = []
         for document, turn in turns.items():
@@ -328,7 +350,8 @@ class ReplicaCore:
         """`batch` is on the disk: deliver what it holds."""
         self._finish(batch)
         return [
-            Delivery(document, turn.deltas, turn.asked) for document, turn in batch.turns.items()
+            Delivery(document, turn.deltas, turn.asked, turn.revised)
+            for document, turn in batch.turns.items()
         ]
 
     def failed(self, batch: Batch) -> list[Lost]:

@@ -54,6 +54,7 @@ __all__ = [
     "LOCAL",
     "NOBODY",
     "REPAIR",
+    "SUBMITTED",
     "SET_ASIDE",
     "Delta",
     "DocumentCore",
@@ -66,6 +67,9 @@ __all__ = [
 
 LOCAL = 0
 """The source of what this replica's own user edits; peers have greater numbers."""
+
+SUBMITTED = -4
+"""The source of what was made of operations (`replica/attachment`): to be sent to everybody."""
 
 NOBODY = -1
 """The source of what waited in the pending table: whoever brought it may be gone."""
@@ -119,9 +123,15 @@ class Turn:
     splits: list[tuple[int, int]] = field(default_factory=list)
     asked: list[object] = field(default_factory=list)
     size: int = 0
+    staged: int = 0
+    """How many of the first deltas may be written, where that has to be said (`stage`)."""
+    behind: list[Write] = field(default_factory=list)
+    """What is written behind the staged deltas."""
+    revised: int | None = None
+    """The revision of the text that is durable by this."""
 
     def __bool__(self) -> bool:
-        return bool(self.deltas or self.others)
+        return bool(self.deltas or self.others or self.behind)
 
 
 def name_of(author: Author, address: str) -> str:
@@ -184,6 +194,8 @@ class DocumentCore:
         holds all of it, whatever of others has been committed since."""
         self.hops_left = HOPS_MAX
         """How often what was written last may be sent on."""
+        self.is_attached = False
+        """Whether what gathers is written only once it has been staged."""
         self._held = None if stored is None else stored.held
         self._inbox = Inbox()
         self._prepared: tuple[Head, Verdict] | None = None
@@ -287,9 +299,48 @@ class DocumentCore:
                 self.creator = None
 
     def take(self) -> Turn:
-        """What has gathered; the next one begins empty."""
+        """What has gathered, as far as it may be written; the next one begins with the rest."""
         turn, self._turn = self._turn, Turn()
+        if (self.is_attached or turn.behind) and turn.staged < len(turn.deltas):
+            # Whoever asked waits for the rest as well, and what is released may have become of it.
+            rest = self._turn
+            turn.deltas, rest.deltas = turn.deltas[: turn.staged], turn.deltas[turn.staged :]
+            turn.released, rest.released = [], turn.released
+            turn.splits, rest.splits = [], turn.splits
+            turn.asked, rest.asked = [], turn.asked
+            rest.size = sum(len(delta.update) for delta in rest.deltas)
+            turn.size -= rest.size
         return turn
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether anything of what has gathered may be written."""
+        turn = self._turn
+        return not self.is_attached or bool(turn.staged or turn.behind) or not turn.deltas
+
+    def staged_updates(self) -> list[bytes]:
+        """What is staged and not taken, in order."""
+        return [delta.update for delta in self._turn.deltas[: self._turn.staged]]
+
+    def unstaged_updates(self) -> list[bytes]:
+        """What has gathered and is not staged, in order."""
+        return [delta.update for delta in self._turn.deltas[self._turn.staged :]]
+
+    def stage(self, count: int, update: bytes, writes: Iterable[Write], revised: int) -> None:
+        """Let the next `count` that are not staged be written, and `update` behind them.
+
+        `writes` go into the same commit, by which revision `revised` becomes durable.
+        """
+        turn = self._turn
+        turn.staged += count
+        if update:
+            turn.deltas.insert(turn.staged, Delta(SUBMITTED, update))
+            turn.staged += 1
+            turn.size += len(update)
+            self.head.take(inspect(update, self.limits, merged=True))
+            self.exists = True
+        turn.behind.extend(writes)
+        turn.revised = revised
 
     def has_gathered(self) -> bool:
         """Whether a commit is called for."""
@@ -324,13 +375,10 @@ class DocumentCore:
         splits, self._turn.splits = self._turn.splits, []
         return splits
 
-    def gathered_updates(self) -> list[bytes]:
-        """The updates that this turn will append, in order."""
-        return [delta.update for delta in self._turn.deltas]
-
     def repair(self, count: int, updates: tuple[bytes, ...], writes: Iterable[Write]) -> None:
-        """Put `updates`, which are new to everybody, in place of the first `count` gathered."""
-        self._turn.deltas[:count] = [Delta(REPAIR, update) for update in updates]
+        """Put `updates`, new to everybody, in place of the next `count` that are not staged."""
+        first = self._turn.staged
+        self._turn.deltas[first : first + count] = [Delta(REPAIR, update) for update in updates]
         self._turn.others.extend(writes)
         for update in updates:
             self.head.take(inspect(update, self.limits, merged=True))
@@ -381,7 +429,7 @@ class DocumentCore:
                 owed = tuple(remote for source, remote in unsent_to if sources != {source})
             updates = tuple([delta.update for delta in turn.deltas])
             writes.append(Append(self.document, updates, owed, tuple(turn.released), self.creator))
-        return writes
+        return writes + turn.behind
 
     # --- the verdicts ------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from crdt_state.model.head import Head
 from crdt_state.model.inspect import inspect
 from crdt_state.model.state import encode_state_vector
 from crdt_state.replica.admission import Admitted, Author, NothingNew, admit
+from crdt_state.replica.attachment import kept_text
 from crdt_state.replica.inbox import LARGE_BYTES
 from crdt_state.storage.contract import ClearOutbox, Fold, SetAside
 
@@ -75,6 +76,7 @@ async def give_way(
         writes: list[Write] = [
             *known.folded(),
             SetAside(known.document, ours, code, reason, source, shell.clock.wall()),
+            *await kept_text(shell, stored, is_replaced=True),
             Fold(known.document, state, theirs.encode(), stored.last),
             ClearOutbox(remote, known.document, stored.last),
         ]

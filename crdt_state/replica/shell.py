@@ -16,7 +16,7 @@ has become durable.
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from crdt_state.errors import (
@@ -34,6 +34,7 @@ from crdt_state.errors import (
 )
 from crdt_state.model import engine
 from crdt_state.model.state import decode_state_vector, encode_state_vector
+from crdt_state.replica.attachment import Attachments
 from crdt_state.replica.compaction import Compaction
 from crdt_state.replica.core import ReplicaCore
 from crdt_state.replica.document_core import LOCAL, SET_ASIDE, DocumentCore
@@ -113,6 +114,7 @@ class ReplicaShell:
         self.verification = Verification(store, workers, limits, self.witness)
         self.watching = Watching()
         self.holdings = Holdings(limits.holders_max)
+        self.attachments = Attachments(self)
         self.gatherings = Gatherings(store, self.core, limits)
         self.peers = Peers(store, limits)
         self.membership: Membership | None = None
@@ -160,6 +162,8 @@ class ReplicaShell:
         if self._is_closed:
             return
         self._is_closing = True  # from now on nothing more is received, so that this ends
+        await self.flush()
+        await self.attachments.close()
         await self.flush()
         self._is_closed = True
         tasks = [*self._tasks, *self._loading.values()]
@@ -289,6 +293,11 @@ class ReplicaShell:
                 with suppress(CrdtStateError):  # told to the document's own subscribers
                     await self.settled(document)
 
+    def staged(self, document: DocumentId) -> None:
+        """What has gathered of a document may be written, as far as it is staged."""
+        self.core.staged(document)
+        self._work.set()
+
     # --- the end of a tick -------------------------------------------------------------------
 
     def _decide_soon(self) -> None:
@@ -307,7 +316,7 @@ class ReplicaShell:
             _resolve(waiter)
         for document, error in decided.failed:
             self._report(f"deciding about {document!r} failed", error)
-            self._drop(document, error)
+            self.drop(document, error)
         if self._is_listening:
             for document in decided.split:
                 self.core.withhold(document)
@@ -318,6 +327,7 @@ class ReplicaShell:
             self._let_go_unused(document)
         if decided.unfinished:
             self._decide_soon()
+        self.attachments.wake()
         # What arrived may have added nothing, and then no commit follows that would say so.
         self._wake_readers()
         self._work.set()
@@ -336,7 +346,7 @@ class ReplicaShell:
             except Exception as error:
                 self._report(f"deciding about {document!r} failed", error)
                 if self.core.get(document) is known:
-                    self._drop(document, error)
+                    self.drop(document, error)
                 return
         if self.core.get(document) is known:
             self.core.resume(document)
@@ -373,7 +383,7 @@ class ReplicaShell:
             self._room.set()
 
     def _deliver(self, batch: Batch) -> None:
-        for document, deltas, answered in self.core.persisted(batch):
+        for document, deltas, answered, revised in self.core.persisted(batch):
             if deltas:
                 if (known := self.core.get(document)) is not None:
                     known.through = self.last
@@ -383,6 +393,8 @@ class ReplicaShell:
                     with self._containing(document, source):
                         subscriber.deliver(deltas)
                 self.compaction.grew(document, deltas)
+            if revised is not None and (attached := self.attachments.get(document)) is not None:
+                attached.persisted(revised)
             for waiter in answered:
                 _resolve(waiter)
             self._let_go_unused(document)
@@ -391,7 +403,7 @@ class ReplicaShell:
         for document, own_edits, asked in self.core.failed(batch):
             self._tell_lost(document, error, own_edits, asked)
 
-    def _drop(self, document: DocumentId, error: Exception) -> None:
+    def drop(self, document: DocumentId, error: Exception) -> None:
         """End the use of a document before its time; what is not being written yet is lost."""
         if not isinstance(error, CrdtStateError):
             error = DocumentClosed(f"{document!r} fell out of use: {error!r}")
@@ -440,7 +452,7 @@ class ReplicaShell:
             self.witness.store_failed(error)
         if (loading := self._loading.get(document)) is not None:
             await asyncio.wait([loading])  # it may have read the store before the write
-        self._drop(document, DocumentSetAside(reason))
+        self.drop(document, DocumentSetAside(reason))
 
     async def replace(
         self,
@@ -492,7 +504,7 @@ class ReplicaShell:
                     self._lost_unheard(known, failure)
             if (loading := self._loading.get(document)) is not None:
                 await asyncio.wait([loading])  # it may have read the store before the write
-            self._drop(document, error)
+            self.drop(document, error)
             self.watching.changed(document)
             return True
         finally:
@@ -554,23 +566,12 @@ class ReplicaShell:
         known = self.core.get(document)
         if known is None:
             return
+        attached = self.attachments.get(document)
         try:
-            while splits := known.take_splits():
-                await self.store.write([])  # writes are carried out in order: none is under way
-                stored = await self.store.read(document)
-                updates = [] if stored is None else stored.updates()
-                splitting = known.gathered_updates()
-                repaired = await self.workers.repair([*updates, engine.merge(splitting)], splits)
-                if self.core.get(document) is not known:
-                    return
-                if repaired is None:
-                    continue
-                folds: list[Write] = []
-                if stored is not None and updates:
-                    folds += self.compaction.writes(stored, repaired.folded)
-                known.repair(len(splitting), repaired.updates, folds)
-                self.encodings.drop(document)
-                self.witness.repaired(document)
+            async with nullcontext() if attached is None else attached.staging:
+                await self._repair_gathered(known)
+                if attached is not None:
+                    await attached.stage()
         except Exception as error:
             # Unrepaired, the split must reach neither the log nor anybody else.
             if self.core.get(document) is known:
@@ -582,6 +583,26 @@ class ReplicaShell:
                 self._decide_soon()  # what arrived meanwhile may have been kept back with it
             self._work.set()
 
+    async def _repair_gathered(self, known: DocumentCore) -> None:
+        document = known.document
+        while splits := known.take_splits():
+            await self.store.write([])  # writes are carried out in order: none is under way
+            stored = await self.store.read(document)
+            updates = [] if stored is None else stored.updates()
+            updates += known.staged_updates()
+            splitting = known.unstaged_updates()
+            repaired = await self.workers.repair([*updates, engine.merge(splitting)], splits)
+            if self.core.get(document) is not known:
+                return
+            if repaired is None:
+                continue
+            folds: list[Write] = []
+            if stored is not None and updates:
+                folds += await self.compaction.writes(stored, repaired.folded)
+            known.repair(len(splitting), repaired.updates, folds)
+            self.encodings.drop(document)
+            self.witness.repaired(document)
+
     async def _give_up_repair(self, document: DocumentId, error: Exception) -> None:
         is_by_document = isinstance(error, EngineFailed | UpdateRefused) or (
             isinstance(error, WorkerFailed) and error.is_by_document
@@ -592,7 +613,7 @@ class ReplicaShell:
         if not isinstance(error, CrdtStateError):
             self._report(f"repairing {document!r} failed", error)
         # The disk or the machine is to blame: its peers come back and bring it again.
-        self._drop(document, error)
+        self.drop(document, error)
 
     def _start(self, work: Coroutine[object, object, None], name: str) -> None:
         if self._is_closed:

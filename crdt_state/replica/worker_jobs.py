@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FOLDED_PARTS",
     "FRAME_HEADER_BYTES",
+    "OF_SESSIONS",
     "Digests",
     "Folded",
     "Kind",
@@ -75,6 +76,14 @@ class Kind(IntEnum):
     AS_JSON = 4
     DIGEST = 5
     REPAIR = 6
+    # Of a session (text_sessions).
+    OPEN_TEXT = 7
+    APPLY_TEXT = 8
+    EDIT_TEXT = 9
+    CLOSE_TEXT = 10
+
+
+OF_SESSIONS = frozenset({Kind.OPEN_TEXT, Kind.APPLY_TEXT, Kind.EDIT_TEXT, Kind.CLOSE_TEXT})
 
 
 class Status(IntEnum):

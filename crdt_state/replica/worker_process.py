@@ -5,6 +5,8 @@ as JSON, and is answered by an empty frame when the process is ready.  From then
 is a request of `worker_jobs` and is answered by one reply; a reply is preceded by one byte that
 says whether the process stays (0) or asks to be replaced (1).
 
+A process that holds sessions (`text_sessions`) stays as long as it has any.
+
 The process is made to die rather than to harm.  It may not take more memory than its bound, an
 alarm ends it when a job takes too long and nobody is left to kill it, it leaves no core file, and
 the end of its input ends it, so that it never outlives its parent.
@@ -22,8 +24,10 @@ import orjson
 
 from crdt_state.errors import UpdateMalformed, UpdateTooLarge, WorkerFailed
 from crdt_state.limits import Limits
+from crdt_state.replica.text_sessions import Sessions
 from crdt_state.replica.worker_jobs import (
     FRAME_HEADER_BYTES,
+    OF_SESSIONS,
     Status,
     decode_message,
     encode_error,
@@ -63,26 +67,29 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
     settings = orjson.loads(first)
     seconds_max: float = settings.pop("seconds_max")
     limits = Limits(**settings)
+    sessions = Sessions(limits)
     # What the interpreter has mapped by now is not the jobs'.
     before = _mapped_bytes()
     _bound_memory(before + limits.worker_memory_bytes_max)
     _write_frame(stdout)
     while (request := _read_frame(stdin)) is not None:
         _set_alarm(seconds_max + GRACE_SECONDS)
-        reply, is_well = _answer(request, limits)
+        reply, is_well = _answer(request, limits, sessions)
         _set_alarm(0)
         # What jobs leave mapped must not be the reason why a later one finds no memory.
-        is_full = _mapped_bytes() - before > limits.worker_memory_bytes_max // 4
+        is_full = _mapped_bytes() - before > limits.worker_memory_bytes_max // 4 and not sessions
         is_leaving = is_full or not is_well
         _write_frame(stdout, bytes([is_leaving]), reply)
         if is_leaving:
             return
 
 
-def _answer(request: bytes, limits: Limits) -> tuple[bytes, bool]:
+def _answer(request: bytes, limits: Limits, sessions: Sessions) -> tuple[bytes, bool]:
     """The reply, and whether the process is as good as new after it."""
     try:
         kind, parts = decode_message(request)
+        if kind in OF_SESSIONS:
+            return encode_message(Status.DONE, sessions.perform(kind, parts)), True
         return encode_message(Status.DONE, perform(kind, parts, limits)), True
     except (UpdateMalformed, UpdateTooLarge) as error:
         return encode_error(error), True

@@ -25,8 +25,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
-from crdt_state.errors import DocumentClosed, LimitExceeded, WorkerFailed
+from crdt_state.errors import (
+    DocumentClosed,
+    LimitExceeded,
+    UpdateMalformed,
+    UpdateTooLarge,
+    WorkerFailed,
+)
 from crdt_state.replica import worker_jobs
+from crdt_state.replica.operable_text import OperableText
+from crdt_state.replica.text_sessions import Inline, Remote
 from crdt_state.replica.worker_jobs import (
     FOLDED_PARTS,
     FRAME_HEADER_BYTES,
@@ -47,7 +55,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
 
+    from crdt_state.identifiers import ClientId
     from crdt_state.limits import Limits
+    from crdt_state.replica.text_sessions import TextSession
 
 __all__ = ["Digests", "Folded", "InProcess", "Repaired", "WorkerProcesses", "Workers"]
 
@@ -79,6 +89,11 @@ class Workers(Protocol):
         self, updates: Sequence[bytes], splits: Sequence[tuple[int, int]]
     ) -> Repaired | None:
         """Repair the surrogate pairs that the last of `updates` cuts; None: nothing alive is."""
+
+    async def open_text(
+        self, updates: Sequence[bytes], name: str, client_id: ClientId
+    ) -> TextSession:
+        """Hold a text of a whole document open, to be edited under `client_id`."""
 
     async def close(self) -> None:
         """End them; jobs that are not done raise `DocumentClosed`."""
@@ -133,6 +148,14 @@ class InProcess:
         with failures_named():
             return worker_jobs.repair(updates, splits, self._limits)
 
+    async def open_text(
+        self, updates: Sequence[bytes], name: str, client_id: ClientId
+    ) -> TextSession:
+        """See `Workers`."""
+        self._check_open()
+        with failures_named():
+            return Inline(OperableText(updates, name, client_id, self._limits))
+
     async def close(self) -> None:
         """See `Workers`."""
         self._is_closed = True
@@ -164,6 +187,10 @@ class WorkerProcesses:
         self._idle: list[_Process] = []
         self._busy: set[_Process] = set()
         self._ending: set[asyncio.Task[None]] = set()
+        self._holding: _Holding | None = None
+        """The process of all sessions."""
+        self._starting_sessions = asyncio.Lock()
+        self._sessions_opened = 0
         self._is_closed = False
         self.jobs_waiting = 0
         self.jobs_running = 0
@@ -202,11 +229,28 @@ class WorkerProcesses:
             return None
         return Repaired(folded_of(parts[:FOLDED_PARTS]), tuple(parts[FOLDED_PARTS:]))
 
+    async def open_text(
+        self, updates: Sequence[bytes], name: str, client_id: ClientId
+    ) -> TextSession:
+        """See `Workers`."""
+        self._check_open()
+        self._sessions_opened += 1
+        number = self._sessions_opened
+        async with self._starting_sessions:
+            if self._holding is None or not self._holding.is_alive:
+                self._holding = _Holding(await self._start(), self)
+        ask = self._holding.ask
+        return await Remote.open(
+            number, ask, self._limits, updates=updates, name=name, client_id=client_id
+        )
+
     async def close(self) -> None:
         """See `Workers`."""
         self._is_closed = True
         for process in (*self._idle, *self._busy):
-            self._end(process)
+            self.end(process)
+        if self._holding is not None:
+            self._holding.end()
         self._idle.clear()
         # Who waits in the queue finds out when its turn comes; who runs, by the end of its pipe.
         while self._ending:
@@ -220,8 +264,11 @@ class WorkerProcesses:
 
     @property
     def process_ids(self) -> tuple[int, ...]:
-        """The processes that are alive, idle ones first."""
-        return tuple(process.id for process in (*self._idle, *self._busy))
+        """The processes that are alive: idle ones, busy ones, that of the sessions."""
+        held = (
+            () if self._holding is None or not self._holding.is_alive else (self._holding.process,)
+        )
+        return tuple(process.id for process in (*self._idle, *self._busy, *held))
 
     async def _carry_out(self, kind: Kind, parts: Sequence[bytes]) -> list[bytes]:
         self._check_open()
@@ -261,13 +308,13 @@ class WorkerProcesses:
         try:
             reply, is_leaving = await process.ask(request, self._seconds_max)
         except BaseException as error:
-            self._end(process)
+            self.end(process)
             if self._is_closed and isinstance(error, WorkerFailed):
                 raise DocumentClosed(CLOSED) from error
             raise
         else:
             if is_leaving or self._is_closed:
-                self._end(process)
+                self.end(process)
             else:
                 self._idle.append(process)
             return reply
@@ -280,18 +327,34 @@ class WorkerProcesses:
             process = self._idle.pop()
             if process.is_alive:
                 return process
-            self._end(process)
+            self.end(process)
         return None
 
     async def _start(self) -> _Process:
         process = await _Process.start(self._limits, self._seconds_max)
         self.processes_started += 1
         if self._is_closed:
-            self._end(process)
+            self.end(process)
             raise DocumentClosed(CLOSED)
         return process
 
-    def _end(self, process: _Process) -> None:
+    async def exchange(self, process: _Process, request: bytes) -> list[bytes]:
+        """The parts of a reply, from a process that holds sessions; ended where it fails."""
+        try:
+            reply, is_leaving = await process.ask(request, self._seconds_max)
+            if is_leaving:
+                self.end(process)
+        except BaseException as error:
+            self.end(process)
+            if self._is_closed and isinstance(error, WorkerFailed):
+                raise DocumentClosed(CLOSED) from error
+            raise
+        status, parts = decode_message(reply)
+        if status != Status.DONE:
+            raise error_of(status, parts)
+        return parts
+
+    def end(self, process: _Process) -> None:
         """Kill it now, and let a task collect what is left of it."""
         process.kill()
         task = asyncio.create_task(process.ended())
@@ -301,6 +364,36 @@ class WorkerProcesses:
     def _check_open(self) -> None:
         if self._is_closed:
             raise DocumentClosed(CLOSED)
+
+
+class _Holding:
+    """The process that holds sessions; one request at a time."""
+
+    def __init__(self, process: _Process, workers: WorkerProcesses) -> None:
+        self.process = process
+        self._workers = workers
+        self._one = asyncio.Lock()
+        self._has_ended = False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not been seen to end."""
+        return not self._has_ended and self.process.is_alive
+
+    async def ask(self, kind: Kind, parts: Sequence[bytes]) -> list[bytes]:
+        """The parts of its reply.  A call that is cancelled ends every session."""
+        async with self._one:
+            if not self.is_alive:
+                raise WorkerFailed("ended", "the process of the sessions is gone")
+            try:
+                return await self._workers.exchange(self.process, encode_message(kind, parts))
+            except BaseException as error:
+                self._has_ended = not isinstance(error, UpdateMalformed | UpdateTooLarge)
+                raise
+
+    def end(self) -> None:
+        """Kill it."""
+        self._workers.end(self.process)
 
 
 CLOSED = "these workers have been closed"

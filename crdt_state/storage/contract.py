@@ -291,8 +291,8 @@ class Revise:
     `first` is one more than the last number that is stored, which is that of the floor where
     nothing is above it; where `floor_number` is beyond the last, all leave and `first` follows it.
     What does not follow is refused with `WriteInvalid`, and so are a floor behind the one that is
-    stored, the first of these writes without a floor, and one about a document without a log or
-    checkpoint.  Beside a damaged position, each is a first one.
+    stored, the first of these writes without a floor, and one about a document that does not exist.
+    Beside a damaged position, each is a first one.
     """
 
     document: DocumentId

@@ -453,9 +453,9 @@ class MemoryStore:
     def _revise(self, write: Revise) -> None:
         document, kept = write.document, self._documents.get(write.document)
         before = None if kept is None else _trusted_position(document, kept)
-        through = kept.last if kept is not None and kept.last > kept.born else None
+        through = None if kept is None or kept.life.is_deleted else kept.last
         after = follow(write, before, through, self._incarnation)
-        assert kept is not None  # noqa: S101 - what has a log is there
+        assert kept is not None  # noqa: S101 - else it has been refused
         stored, above = kept.revised, tuple[bytes, ...]()
         if before is not None and stored is not None:
             above = stored.revisions[after.floor - before.floor :]

@@ -40,15 +40,15 @@ class Position:
 def follow(
     write: Revise, before: Position | None, through: Sequence | None, incarnation: Incarnation
 ) -> Position:
-    """The position after `write`; `through` is the end of the log, None where there is none.
+    """The position after `write`; `through` is its last sequence, None where there is none.
 
     Raises `WriteInvalid`.
     """
     document = write.document
     if through is None:
         raise WriteInvalid(
-            f"{document!r} has neither a log nor a checkpoint that revisions could stand for; "
-            f"append to it first"
+            f"there is no document {document!r} whose text could have revisions; append to it "
+            f"first, or set a value of it"
         )
     last = 0 if before is None else before.last
     if write.floor is not None:

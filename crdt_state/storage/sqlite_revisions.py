@@ -111,9 +111,9 @@ def check_revised(connection: Connection, row_id: int, write: Fold) -> None:
 
 
 def _end_of(connection: Connection, name: DocumentId) -> tuple[int, Sequence | None]:
-    """The row id of a document, 0 without one, and its last sequence where it has content."""
+    """The row id of a document, 0 without one, and the last sequence of one that lives."""
     row = connection.execute(
-        "SELECT id, iif(last > born, last, NULL) FROM documents WHERE name = ?", (name,)
+        "SELECT id, iif(deleted_at IS NULL, last, NULL) FROM documents WHERE name = ?", (name,)
     ).fetchone()
     return (0, None) if row is None else row
 

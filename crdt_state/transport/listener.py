@@ -34,6 +34,7 @@ from crdt_state.errors import (
 from crdt_state.identifiers import document_id_from_path
 from crdt_state.lineage import BORN
 from crdt_state.model.state import decode_state_vector
+from crdt_state.protocol.sharedb.text_types import RICH_TEXT, TEXT_UNICODE
 from crdt_state.protocol.ywebsocket import (
     AwarenessUpdate,
     PermissionDenied,
@@ -56,12 +57,15 @@ from crdt_state.transport.member import Member
 from crdt_state.transport.peer_visit import PEER_PATH, PeerVisit
 from crdt_state.transport.reception import take_update
 from crdt_state.transport.room import Room
+from crdt_state.transport.sharedb_desk import SharedbDesk
+from crdt_state.transport.sharedb_visit import SHAREDB_PATH
 from crdt_state.transport.websocket import WebSocketConnection, send_to_all
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from crdt_state.identifiers import DocumentId
+    from crdt_state.protocol.sharedb.text_types import TextType
     from crdt_state.protocol.ywebsocket import Message
     from crdt_state.replica.shell import ReplicaShell
     from crdt_state.security.grant import Grant
@@ -72,6 +76,12 @@ __all__ = ["Account", "Counted", "Listener", "Traffic", "Visit"]
 MESSAGES_IN_A_ROW = 16
 """Taken of one connection before others have their turn."""
 
+
+THIN_PATHS = {
+    SHAREDB_PATH: None,
+    **{f"{SHAREDB_PATH}/{kind.name}": kind for kind in (TEXT_UNICODE, RICH_TEXT)},
+}
+"""Where clients that know only operations speak, and in which type."""
 
 GOODBYE = "the server is going down; reconnect"
 
@@ -123,14 +133,19 @@ class Listener:
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         sent_away: Callable[[Departure], None] = lambda _: None,
+        text_types: Mapping[str, TextType] | None = None,
+        authority: str | None = None,
     ) -> None:
         """A listener without connections.
+
+        `text_types` and `authority` are the desk's (`sharedb_desk`).
 
         `sleep` is how time passes for who brings too much or is refused, and between signs of
         life.  `sent_away` is told of everyone who is refused; it must not raise.
         """
         self.traffic = Traffic()
         self.rooms: dict[DocumentId, Room] = {}
+        self.sharedb = SharedbDesk(self, types=text_types, authority=authority)
         self.shell = shell
         self._sleep = sleep
         self.authentication = authentication
@@ -158,6 +173,9 @@ class Listener:
             # As soon as it is known, so that what follows is reported under it.
             anywhere = Author(grant.identity, may_relay=grant.may_relay)
             name = name_of(anywhere, connection.remote_address)
+            if visit.path in THIN_PATHS:
+                await self._receive_thin(connection, grant, name, THIN_PATHS[visit.path])
+                return
             await self._converse(connection, visit, grant)
         except ConnectionEnded:
             pass  # the ordinary end
@@ -187,6 +205,7 @@ class Listener:
         await asyncio.gather(
             *(room.close(codes.RESTARTING, GOODBYE) for room in rooms),
             *(visit.say_goodbye(codes.RESTARTING, GOODBYE) for visit in tuple(self._visits)),
+            *(v.say_goodbye(codes.RESTARTING, GOODBYE) for v in tuple(self.sharedb.visits)),
         )
 
     # --- one conversation --------------------------------------------------------------------
@@ -200,6 +219,18 @@ class Listener:
             await peer.send_away(_code_of(error), str(error))
         finally:
             self._visits.pop(peer, None)
+
+    async def _receive_thin(
+        self, connection: Accepted, grant: Grant, name: str, speaks: TextType | None
+    ) -> None:
+        if isinstance(connection, WebSocketConnection):
+            connection.speak_text()
+        try:
+            counted = Counted(connection, self.traffic)
+            await self.sharedb.receive(counted, grant, name=name, speaks=speaks)
+        except RemoteError as error:
+            departure = Departure(name, SHAREDB_PATH, _code_of(error), str(error))
+            await self.farewells.say_to_replica(connection, departure)
 
     async def _converse(self, connection: Accepted, visit: Visit, grant: Grant) -> None:
         document = document_id_from_path(visit.path)

@@ -1,6 +1,7 @@
 """Connections over WebSocket, by the library `websockets`, which only this room imports.
 
-Messages are binary.  A text message is a protocol error of the peer (RFC 6455's code 1003).
+Messages are binary, and a text message is a protocol error of the peer (RFC 6455's code 1003),
+unless text is what is spoken (`speak_text`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from crdt_state.limits import Limits
 
-__all__ = ["WebSocketConnection", "WebSocketDial", "send_to_all"]
+__all__ = ["WebSocketConnection", "WebSocketDial", "ended_by", "send_to_all"]
 
 REFUSED_BY_STATUS = {401: codes.EXPIRED, 403: codes.FORBIDDEN, 404: codes.NO_DOCUMENT}
 """What an HTTP status in the place of a WebSocket says."""
@@ -44,6 +45,7 @@ class WebSocketConnection:
     def __init__(self, wire: LibraryConnection, limits: Limits) -> None:
         self.wire = wire
         self._close_seconds_max = limits.close_seconds_max
+        self._is_text = False
         address: Any = wire.remote_address
         self.remote_address: str = str(address[0]) if address else "unknown"
 
@@ -52,12 +54,18 @@ class WebSocketConnection:
         """Bytes in the transport's write buffer; the kernel's own buffer is not counted."""
         return self.wire.transport.get_write_buffer_size()
 
+    def speak_text(self) -> None:
+        """From now on messages are text, in UTF-8; what is received may be either."""
+        self._is_text = True
+
     async def receive(self) -> bytes:
-        """The next binary message.  Raises `ConnectionEnded`."""
+        """The next message, which is binary or text as is spoken.  Raises `ConnectionEnded`."""
         try:
+            if self._is_text:
+                return await self.wire.recv(decode=False)
             message = await self.wire.recv()
         except ConnectionClosed as closed:
-            raise _ended(closed) from None
+            raise ended_by(closed) from None
         if isinstance(message, str):
             await self.close(codes.NOT_BINARY, "binary messages only")
             raise ConnectionEnded(codes.NOT_BINARY, "the peer sent a text message")
@@ -65,7 +73,10 @@ class WebSocketConnection:
 
     def send(self, message: bytes) -> None:
         """Write without waiting; skipped when the connection is no longer open."""
-        broadcast((self.wire,), message)
+        if self._is_text:
+            broadcast((self.wire,), message.decode())
+        else:
+            broadcast((self.wire,), message)
 
     async def drained(self) -> None:
         """Return when the write buffer is below the library's low-water mark."""
@@ -155,6 +166,7 @@ class WebSocketDial:
         return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
-def _ended(closed: ConnectionClosed) -> ConnectionEnded:
+def ended_by(closed: ConnectionClosed) -> ConnectionEnded:
+    """What the library says of an end, as everybody above it is told."""
     frame = closed.rcvd or closed.sent
     return ConnectionEnded(frame.code, frame.reason) if frame else ConnectionEnded(codes.GONE)

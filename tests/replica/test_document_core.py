@@ -329,7 +329,7 @@ def test_an_update_with_gaps_goes_in_whatever_the_order(
     log: list[bytes] = []
     for each in [order] if with_all else [[one] for one in order]:
         assert bring(core, *each) == []
-        log += core.gathered_updates()
+        log += core.unstaged_updates()
         core.take()
     whole: Doc[Any] = Doc()
     for each_update in (GAP, GAPPED, LIVE):
@@ -440,7 +440,7 @@ def test_whatever_is_delivered_however_merged_all_of_it_goes_in(
         count = dice.randint(1, 3)
         assert bring(core, *deliveries[:count], source=dice.randrange(1, 4)) == []
         del deliveries[:count]
-        log += core.gathered_updates()
+        log += core.unstaged_updates()
         core.take()
     assert_whole(core, log, whole)
     assert all(

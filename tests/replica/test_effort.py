@@ -40,7 +40,7 @@ def typing(client: int, count: int) -> list[bytes]:
 def gathered(core: ReplicaCore, document: DocumentId) -> list[bytes]:
     known = core.get(document)
     assert known is not None
-    return known.gathered_updates()
+    return known.unstaged_updates()
 
 
 def test_who_brings_much_is_decided_in_several_ticks_in_order() -> None:

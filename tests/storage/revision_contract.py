@@ -19,7 +19,6 @@ from crdt_state.storage.contract import (
     Append,
     Fold,
     Forget,
-    Hold,
     KeepText,
     Revise,
     Sequence,
@@ -138,21 +137,19 @@ class RevisionContract:
         await store.write([Revise(PAPER, 1, (), 0, b"")])
         assert await revised(store) == StoredRevisions(0, b"", (), Sequence(1), None, True)
 
-    async def test_only_what_has_a_log_or_a_checkpoint_has_revisions(self, store: Store) -> None:
-        await store.write(
-            [SetMetadata("k", b"v", PAPER), Hold(PAPER, 1, b"waits", "peer", WallTime(0))]
-        )
+    async def test_only_what_exists_has_revisions(self, store: Store) -> None:
         first = Revise(PAPER, 1, (b"1",), 0, b"floor")
         for writes in ([first], [first, Append(PAPER, (b"a",))], [Append(PAPER, ()), first]):
-            with pytest.raises(WriteInvalid, match="log"):
+            with pytest.raises(WriteInvalid, match="no document"):
                 await store.write(writes)
-        with pytest.raises(WriteInvalid, match="log"):
-            await store.write([Revise(SECOND_PAPER, 1, (), 0, b"floor")])
-        assert await store.read(SECOND_PAPER) is None
-        await store.write([Append(PAPER, (b"a",)), fold(1), first])
-        assert (await revised(store)).revisions == (b"1",)
+        assert await store.read(PAPER) is None
+        await store.write([SetMetadata("k", b"v", PAPER), first])
+        before = await revised(store)
+        assert before.revisions == (b"1",)
+        await store.write([Append(PAPER, (b"a",)), Revise(PAPER, 2)])
+        assert (await revised(store)).through > before.through
         await store.write([SetLife(PAPER, BORN.deleted(), WallTime(1))])
-        with pytest.raises(WriteInvalid, match="log"):
+        with pytest.raises(WriteInvalid, match="no document"):
             await store.write([first])
 
     @pytest.mark.parametrize(

@@ -73,6 +73,8 @@ WORDS = {
     "round_seconds": "Between rounds of a topology; by default 60, of gossip 2.",
     "peer_exchange": "Dial members, too, that a peer tells of; they are shown the token.",
     "peer_token_file": "A file with the token shown to peers; read for each connection.",
+    "rich_text": "Collections of rich texts for ShareDB clients, separated by commas.",
+    "operations_at": "In a topology, the address of the member that takes their operations.",
 }
 """What a flag is for.  A setting without words here is a flag without help, not a lost one."""
 
