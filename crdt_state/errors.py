@@ -24,6 +24,7 @@
     │   ├── RequestRefused              a request that is answered by a refusal; all else goes on
     │   ├── EpochOutdated               said in an epoch of a chain that has ended
     │   ├── EditRefused                 a remote does not let our own user's edit in; handed back
+    │   ├── EditHandedBack              an edit of a thin client could not stay; handed back
     │   ├── OperationRefused            an operation that is not let in
     │   │   ├── OperationMalformed      not an operation in its format
     │   │   ├── OperationNotCanonical   says nothing somewhere, or one thing in two parts
@@ -74,6 +75,7 @@ __all__ = [
     "DocumentClosed",
     "DocumentDeleted",
     "DocumentSetAside",
+    "EditHandedBack",
     "EditNotStored",
     "EditRefused",
     "EngineFailed",
@@ -344,6 +346,19 @@ class EditRefused(RemoteError):
             reason=self.reason,
             updates=(*self.updates, *updates),
         )
+
+
+class EditHandedBack(RemoteError):
+    """What was edited by a thin client could not stay in the document, which is without it.
+
+    `handed_back` says why, and has the edit with the text that it was made in
+    (`crdt_client.thin.HandedBack`): it is the user's to make it again.
+    """
+
+    def __init__(self, document: str, why: str, handed_back: object) -> None:
+        super().__init__(f"{document!r}: an edit could not stay in the document: {why}")
+        self.document = document
+        self.handed_back = handed_back
 
 
 class OperationRefused(RemoteError):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from crdt_state.limits import Limits
 
-__all__ = ["WebSocketConnection", "WebSocketDial", "send_to_all"]
+__all__ = ["WebSocketConnection", "WebSocketDial", "ended_by", "send_to_all"]
 
 REFUSED_BY_STATUS = {401: codes.EXPIRED, 403: codes.FORBIDDEN, 404: codes.NO_DOCUMENT}
 """What an HTTP status in the place of a WebSocket says."""
@@ -57,7 +57,7 @@ class WebSocketConnection:
         try:
             message = await self.wire.recv()
         except ConnectionClosed as closed:
-            raise _ended(closed) from None
+            raise ended_by(closed) from None
         if isinstance(message, str):
             await self.close(codes.NOT_BINARY, "binary messages only")
             raise ConnectionEnded(codes.NOT_BINARY, "the peer sent a text message")
@@ -155,6 +155,7 @@ class WebSocketDial:
         return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
-def _ended(closed: ConnectionClosed) -> ConnectionEnded:
+def ended_by(closed: ConnectionClosed) -> ConnectionEnded:
+    """What the library says of an end, as everybody above it is told."""
     frame = closed.rcvd or closed.sent
     return ConnectionEnded(frame.code, frame.reason) if frame else ConnectionEnded(codes.GONE)
