@@ -21,7 +21,7 @@ LINE_BYTES_MAX = 64 * 1024 * 1024
 
 
 class StockClients:
-    """One Node process with any number of clients in it (tests/js/clients.mjs)."""
+    """One Node process with any number of clients in it (a program of tests/js)."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -83,11 +83,13 @@ class StockClient:
 
 
 @asynccontextmanager
-async def stock_clients(programs: Path) -> AsyncIterator[StockClients]:
+async def stock_clients(
+    programs: Path, program: str = "clients.mjs"
+) -> AsyncIterator[StockClients]:
     """A Node process; it ends with the block."""
     process = await asyncio.create_subprocess_exec(
         "node",
-        str(programs / "clients.mjs"),
+        str(programs / program),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         limit=LINE_BYTES_MAX,

@@ -54,7 +54,9 @@ def test_an_edit_shows_at_once_and_is_sent_on_the_revision_it_was_made_on() -> N
     thin = live()
     thin.edit(insertion("x", 1))
     assert thin.document == "axbc"
+    assert thin.in_flight is None
     assert sent(thin) == Submit("me~1", 1, START, insertion("x", 1))
+    assert thin.in_flight == 1
     assert not thin.is_settled
 
 

@@ -1,11 +1,13 @@
 // Stock ShareDB clients in one process, moved line by line.
 // In:  {"reset"}  {"client", "open"}  {"client", "frame"}  {"client", "close"}  {"call", "client", "verb", "with"}
+// A call of `dial` connects a client to a real server, and then there are no frames to be carried.
 // Out: {"client", "frame"} for each message of a client, and {"call", "value" or "error"}.
 // A call is answered when nothing is left to do that does not wait for a frame.
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
 import richText from 'rich-text'
 import textUnicode from 'ot-text-unicode'
+import WebSocket from 'ws'
 
 const require = createRequire(import.meta.url)
 const { Connection, logger, types } = require('sharedb/lib/client')
@@ -58,6 +60,12 @@ class Client {
 
   told (what) {
     return (error, ...more) => this.note(what, error, ...more)
+  }
+
+  dial (url) {
+    this.socket = new WebSocket(url)
+    this.socket.on('error', () => {})
+    this.connection.bindToSocket(this.socket)
   }
 
   open () {
@@ -127,6 +135,8 @@ const verbs = {
   unlisten: (client, c, d) => client.presence(c, d).unsubscribe(client.told(`${d} unlisten`)),
   present: (client, c, d, name, value) =>
     client.local(c, d, name).submit(value, client.told(`${name} shown`)),
+  dial: (client, url) => client.dial(url),
+  cut: client => client.socket.terminate(),
   settle: () => null
 }
 

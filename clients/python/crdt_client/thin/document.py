@@ -158,6 +158,11 @@ class ThinDocument:
         """Whether the server knows everything that was edited here."""
         return self._in_flight is None and not self._waiting.components
 
+    @property
+    def in_flight(self) -> int | None:
+        """The sequence of what is in flight; None if nothing is."""
+        return None if self._in_flight is None else self._sequence
+
     # --- the user -------------------------------------------------------------------------------
 
     def edit(self, operation: Operation) -> None:
