@@ -13,7 +13,7 @@ NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 NODE_PACKAGES := tests/js/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check style types imports verify demo simulate bench bench-catchup lock system-packages clean
+.PHONY: help run test check style types imports verify demo simulate bench bench-catchup bench-ot lock system-packages clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ bench: $(VENV)/.bench ## the benchmarks, beside their floors
 
 bench-catchup: $(VENV)/.bench ## what catching up costs, in scopes of 10,000 and 1,000,000 documents
 	@$(BIN)/python -m benchmarks.catchup
+
+bench-ot: $(VENV)/.bench $(NODE_PACKAGES) ## operations on texts, and a server of them beside ShareDB
+	@$(BIN)/python -m benchmarks.ot
 
 lock: ## write the lock files anew from pyproject.toml (needs uv)
 	@$(LOCK) pyproject.toml -o requirements/run.txt

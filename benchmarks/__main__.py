@@ -6,10 +6,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import fanout, guard, joining, memory, store
-from benchmarks.figures import floors, is_met
+from benchmarks.figures import Report
 from benchmarks.reference import slowness
 
 if TYPE_CHECKING:
@@ -33,12 +32,7 @@ def main(chosen: list[str]) -> int:
     if unknown:
         console.print(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
         return 2
-    known, missed = floors(), 0
-    table = Table(
-        "figure", "value", "unit", "floor here", "", "note", title="crdt-state benchmarks"
-    )
-    for column in (1, 3):
-        table.columns[column].justify = "right"
+    report = Report("crdt-state benchmarks")
     for name in chosen or BENCHMARKS:
         with console.status(f"measuring {name} …"):
             before = slowness()
@@ -46,18 +40,13 @@ def main(chosen: list[str]) -> int:
             # Where a neighbour made the machine slower meanwhile, the stricter of both counts.
             times = min(before, slowness())
         for figure in figures:
-            floor = known[figure.name].here(times) if figure.name in known else None
-            met = is_met(figure, floor)
-            missed += not met
-            mark = "" if floor is None else "met" if met else "MISSED"
-            value = f"{figure.value:,.2f}" if figure.value < 1000 else f"{figure.value:,.0f}"
-            table.add_row(figure.name, value, figure.unit, str(floor or ""), mark, figure.note)
-    console.print(table)
+            report.add(figure, times)
+    console.print(report.table)
     console.print(
         f"This machine takes {slowness():.2f} times as long for the reference as the one on which "
         f"the floors of times and rates were set; they are scaled by that."
     )
-    return 1 if missed else 0
+    return 1 if report.missed else 0
 
 
 sys.exit(main(sys.argv[1:]))

@@ -26,9 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from pycrdt import Doc, Text
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.figures import Figure, floors, is_met
+from benchmarks.figures import Figure, Report
 from benchmarks.reference import slowness
 from benchmarks.serving import serving
 from crdt_state.clocks import SystemClock
@@ -607,21 +606,11 @@ def main(arguments: list[str]) -> int:
 
     A size may be followed by a colon and the most differences.
     """
-    console, known, missed, times = Console(), floors(), 0, slowness()
-    table = Table("figure", "value", "unit", "floor", "", "note", title="catching up by scope")
-    table.columns[0].overflow = "fold"
-    for column in (1, 3):
-        table.columns[column].justify = "right"
+    console, times, table = Console(), slowness(), Report("catching up by scope")
 
     def report(figures: Iterable[Figure]) -> None:
-        nonlocal missed
         for figure in figures:
-            floor = known[figure.name].here(times) if figure.name in known else None
-            met = is_met(figure, floor)
-            missed += not met
-            mark = "" if floor is None else "met" if met else "MISSED"
-            value = f"{figure.value:,.2f}"
-            table.add_row(figure.name, value, figure.unit, str(floor or ""), mark, figure.note)
+            table.add(figure, times)
 
     with console.status("measuring marks and digests …"), tempfile.TemporaryDirectory() as folder:
         report(measure_marking(Path(folder)))
@@ -631,8 +620,8 @@ def main(arguments: list[str]) -> int:
         with console.status(f"measuring {size} …"), tempfile.TemporaryDirectory() as folder:
             wanted = int(most or DIFFERENCES[-1])
             report(asyncio.run(measure_scope(Path(folder), int(size), wanted)))
-    console.print(table)
-    return 1 if missed else 0
+    console.print(table.table)
+    return 1 if table.missed else 0
 
 
 if __name__ == "__main__":

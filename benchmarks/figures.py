@@ -6,7 +6,9 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Figure", "Floor", "floors", "is_met"]
+from rich.table import Table
+
+__all__ = ["Figure", "Floor", "Report", "floors", "is_met"]
 
 FLOORS = Path(__file__).with_name("floors.toml")
 
@@ -58,3 +60,25 @@ def is_met(figure: Figure, floor: Floor | None) -> bool:
     if floor.at_least is not None:
         return figure.value >= floor.at_least
     return floor.at_most is None or figure.value <= floor.at_most
+
+
+class Report:
+    """Figures beside their floors: a table, and how many of them do not meet theirs."""
+
+    def __init__(self, title: str) -> None:
+        self.table = Table("figure", "value", "unit", "floor here", "", "note", title=title)
+        self.table.columns[0].overflow = "fold"
+        for column in (1, 3):
+            self.table.columns[column].justify = "right"
+        self.missed = 0
+        self._floors = floors()
+
+    def add(self, figure: Figure, slowness: float = 1.0) -> None:
+        """A row more; floors of times and rates are scaled by `slowness`."""
+        kept = self._floors.get(figure.name)
+        floor = None if kept is None else kept.here(slowness)
+        met = is_met(figure, floor)
+        self.missed += not met
+        mark = "" if floor is None else "met" if met else "MISSED"
+        value = f"{figure.value:,.2f}" if figure.value < 1000 else f"{figure.value:,.0f}"
+        self.table.add_row(figure.name, value, figure.unit, str(floor or ""), mark, figure.note)

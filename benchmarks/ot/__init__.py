@@ -1,0 +1,1 @@
+"""Operations on texts: alone, and from end to end beside ShareDB; `make bench-ot`."""
