@@ -206,6 +206,8 @@ class Acts:
         try:
             await self._do(dice.choice(choices), machine, replica, ended, offered)
         except UsageError as error:
+            if machine.store is None:
+                return  # it is being stopped in good order, and whoever is told later chooses
             if not self._world.lives.has_chosen(machine.name, ended):
                 what = f"{machine.name} was offered edits of {ended.document!r}: {error}"
                 raise Violation("told", what) from error

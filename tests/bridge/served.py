@@ -32,6 +32,7 @@ from crdt_state.simulator.disks import Disk
 from crdt_state.simulator.loop import SimulatedLoop
 from crdt_state.simulator.network import Network
 from crdt_state.simulator.processes import Process, new_task
+from crdt_state.simulator.remembering import remembered
 from crdt_state.simulator.stores import SimulatedStore
 from crdt_state.simulator.trace import Trace
 from crdt_state.simulator.vfs import in_the_dark
@@ -195,7 +196,7 @@ class Served:
         )
         gc.disable()
         try:
-            with in_the_dark():
+            with in_the_dark(), remembered():
                 loop.run_until_complete(self._live())
         finally:
             for task in asyncio.all_tasks(loop):
