@@ -64,11 +64,16 @@ class Revision:
     in_units: Operation
     source: str | None = None
     sequence: int = 0
-    size: int = field(init=False, compare=False)
-    """How many bytes it takes."""
+    data: bytes = field(init=False, compare=False, repr=False)
+    """As bytes; `decode` reads them."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", len(encode(self)))
+        object.__setattr__(self, "data", _encode(self))
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes."""
+        return len(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,10 @@ def epoch_of(number: int) -> int:
 
 def encode(revision: Revision) -> bytes:
     """A revision as bytes."""
+    return revision.data
+
+
+def _encode(revision: Revision) -> bytes:
     parts = [encode_varuint(FORMAT), encode_varuint(revision.number)]
     if revision.source is None:
         parts.append(b"\0")

@@ -479,6 +479,16 @@ class Counted:
         self._traffic.bytes_sent += len(message)
         self._connection.send(message)
 
+    def send_texts(self, texts: Sequence[str], framed: Callable[[str], bytes]) -> None:
+        """Send text messages; `framed` gives the frame of one, where frames are sent."""
+        self._traffic.messages_sent += len(texts)
+        self._traffic.bytes_sent += sum(map(len, texts))
+        if isinstance(self._connection, WebSocketConnection):
+            self._connection.send_frames(b"".join(map(framed, texts)))
+        else:
+            for text in texts:
+                self._connection.send(text.encode())
+
     async def drained(self) -> None:
         """See `Connection`."""
         await self._connection.drained()

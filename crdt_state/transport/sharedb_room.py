@@ -14,6 +14,7 @@ from crdt_state.ot.formats import FORMATS
 from crdt_state.protocol.sharedb.parts import Create, Edit, Presence, Snapshot
 from crdt_state.protocol.sharedb.replies import Operation as Change
 from crdt_state.protocol.sharedb.text_types import RICH_TEXT, TEXT_UNICODE, TextType, text_type
+from crdt_state.transport.websocket import text_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,6 +67,14 @@ class News:
         self._revisions = revisions
         self._begins = begins
         self._worded: dict[str, list[Told]] = {}
+        self._frames: dict[str, bytes] = {}
+
+    def framed(self, text: str) -> bytes:
+        """The frame of a message, made once for all who are sent it."""
+        frame = self._frames.get(text)
+        if frame is None:
+            frame = self._frames[text] = text_frame(text)
+        return frame
 
     def of(self, kind: TextType) -> list[Told]:
         """As somebody is told them who speaks that type."""

@@ -45,9 +45,10 @@ from crdt_state.replica.attachment import Submission
 from crdt_state.transport import codes
 from crdt_state.transport.farewell import Departure
 from crdt_state.transport.sharedb_room import SharedbRoom, source_of, spoken_in
+from crdt_state.transport.websocket import text_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from crdt_state.bridge import Decision, Revision
     from crdt_state.identifiers import DocumentId
@@ -183,11 +184,10 @@ class SharedbVisit:
         if self._known_as is not None:
             self._desk.forget(self._known_as, self)
 
-    def _flush(self) -> None:
-        frames = self.protocol.frames_to_send()
-        if frames and self._farewell is None:
-            for frame in frames:
-                self._connection.send(frame.encode())
+    def _flush(self, framed: Callable[[str], bytes] = text_frame) -> None:
+        texts = self.protocol.frames_to_send()
+        if texts and self._farewell is None:
+            self._connection.send_texts(texts, framed)
             if self._connection.buffered_bytes > self._shell.limits.peer_queue_bytes_max:
                 self._desk.traffic.dropped_as_slow += 1
                 self._send_away(codes.TOO_SLOW, "this connection does not read fast enough")
@@ -412,7 +412,7 @@ class SharedbVisit:
         except RevisionsSkipped as error:
             self._send_away(codes.TRY_AGAIN_LATER, str(error))
             return
-        self._flush()
+        self._flush(news.framed)
         self._tidy(document)
 
     def _tell_awaited(self, room: SharedbRoom, through: int) -> None:

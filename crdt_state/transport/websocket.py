@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from crdt_state.limits import Limits
 
-__all__ = ["WebSocketConnection", "WebSocketDial", "ended_by", "send_to_all"]
+__all__ = ["WebSocketConnection", "WebSocketDial", "ended_by", "send_to_all", "text_frame"]
 
 REFUSED_BY_STATUS = {401: codes.EXPIRED, 403: codes.FORBIDDEN, 404: codes.NO_DOCUMENT}
 """What an HTTP status in the place of a WebSocket says."""
@@ -78,6 +78,12 @@ class WebSocketConnection:
         else:
             broadcast((self.wire,), message)
 
+    def send_frames(self, frames: bytes) -> None:
+        """Write what has been framed (`text_frame`), as `send` does."""
+        wire = self.wire
+        if wire.protocol.state is State.OPEN and not wire.transport.is_closing():
+            wire.transport.write(frames)
+
     async def drained(self) -> None:
         """Return when the write buffer is below the library's low-water mark."""
         # Not a ping: its answer would wait behind whatever we have not read yet.
@@ -103,6 +109,11 @@ class WebSocketConnection:
                 await self.wire.close(code, short)
         except TimeoutError:
             self.wire.transport.abort()
+
+
+def text_frame(message: str) -> bytes:
+    """A text message as a server's frame, which is the same for whoever is sent it."""
+    return Frame(Opcode.TEXT, message.encode()).serialize(mask=False)
 
 
 def send_to_all(connections: Sequence[WebSocketConnection], message: bytes) -> None:

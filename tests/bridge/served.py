@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from bridge.simulated import edit
+from bridge.simulated import edit, place
 from crdt_client.thin import ThinClient
 from crdt_client.thin import progress as thin_progress
 from crdt_state.errors import CrdtStateError
@@ -170,8 +170,16 @@ class Yjs:
 class Served:
     """One run; `go` it, then look."""
 
-    def __init__(self, seed: int, *, is_rich: bool, faults: bool = True) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        is_rich: bool,
+        faults: bool = True,
+        quiet_seconds: float = QUIET_SECONDS,
+    ) -> None:
         self.seed = seed
+        self.quiet_seconds = quiet_seconds
         self.is_rich = is_rich
         self.faults = faults
         self.dice = Random(seed)
@@ -220,7 +228,7 @@ class Served:
             if self.faults and step % 20 == 19:
                 await self._go_wrong(network, server)
         network.calm_down(CALM)
-        until = loop.time() + QUIET_SECONDS
+        until = loop.time() + self.quiet_seconds
         while loop.time() < until:
             await asyncio.sleep(LOOK_SECONDS)
             if await self._is_settled(thins, yjs):
@@ -275,12 +283,10 @@ class Served:
             thin.text.edit(operation)
             return
         text = dice.choice(yjs).document.text("text")
-        for component in edit(dice, str(text), is_rich=False).components:
-            if type(component) is Retain:
-                at = component.count
-        at = dice.randint(0, len(text))
-        if len(text) - at > 3 and dice.random() < 0.4:
-            text.delete(at, dice.randint(1, 3))
+        at = place(dice, len(text))
+        # Texts stay short, so that places are few.
+        if len(text) - at > 3 and dice.random() < (0.4 if len(text) < 24 else 0.7):
+            text.delete(at, dice.randint(2, 3))
         elif self.is_rich and len(text) - at > 3 and dice.random() < 0.3:
             text.format(at, dice.randint(1, 3), {"bold": dice.choice([True, None])})
         else:
