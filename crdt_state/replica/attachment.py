@@ -164,6 +164,10 @@ class Attachment:
             revised = await shell.store.revisions(document)
             await self._open(stored, revised)
             self._check_still(known)
+        except WorkerFailed as error:
+            await self.close()
+            await self._shell.attachments.failed(document, error)
+            raise
         except BaseException:
             await self.close()
             raise
@@ -178,10 +182,9 @@ class Attachment:
         later: list[bytes] = []
         if stored is not None and revised is not None and revised.text is None:
             later = [entry.update for entry in stored.log if entry.sequence > revised.through]
-        client_id = draw_client_id(shell.random)
         first = updates[: len(updates) - len(later)]
-        self._session = await shell.workers.open_text(first, ROOT, client_id)
-        text = self._session.document
+        # Of what is not there yet, which anybody may ask for, nothing is held anywhere.
+        text = (await self._opened(first)).document if first else EMPTY
         self.is_there = bool(self.type or text.components or revised)
         if revised is None:
             epoch = shell.random.randrange(1, EPOCH_DRAWN_MAX)
@@ -196,11 +199,18 @@ class Attachment:
             self._floor = self._revisions.floor_of_epoch(epoch)
             self._revisions = Revisions(self._floor, (), before, limits=shell.limits)
         self._written = self._revisions.head
-        change = await self._session.apply(later) if later else EMPTY
+        change = await (await self._opened()).apply(later) if later else EMPTY
         if revised.text is not None:
             change = diff(before, text, limits=shell.limits)
         if change.components:
             self._revisions.observed(change)
+
+    async def _opened(self, updates: Sequence[bytes] = ()) -> TextSession:
+        """The session, which begins with these updates where there is none."""
+        if self._session is None:
+            client_id = draw_client_id(self._shell.random)
+            self._session = await self._shell.workers.open_text(updates, ROOT, client_id)
+        return self._session
 
     async def close(self) -> None:
         """End it, behind all that was submitted."""
@@ -232,9 +242,7 @@ class Attachment:
                 async with self.staging:
                     await self.stage()
             except WorkerFailed as error:
-                if error.is_by_document:
-                    await self._shell.set_aside(self.document, f"its text cannot be read: {error}")
-                else:
+                if not await self._shell.attachments.failed(self.document, error):
                     self._shell.drop(self.document, error)
             except Exception as error:
                 # Foreign bytes led here; the document's other users come back and bring it again.
@@ -242,19 +250,21 @@ class Attachment:
 
     async def stage(self) -> None:
         """Stage all that has gathered and was submitted; `staging` is held by whoever asks."""
-        known, session, revisions = self._known, self._session, self._revisions
-        if known is None or session is None or revisions is None or known.has_splits:
+        known, revisions = self._known, self._revisions
+        if known is None or revisions is None or known.has_splits:
             return  # it has ended; or a repair is on its way, and stages what it has repaired
         updates = known.unstaged_updates()
         if updates:
-            change = await session.apply(updates)
+            change = await (await self._opened()).apply(updates)
             if change.components:
                 self.is_there = True
                 revisions.observed(change)
         edits = self._decided(revisions)
-        update = await session.edit(edits) if edits else b""
+        update = await (await self._opened()).edit(edits) if edits else b""
         if self._error is not None:
             return  # it has ended meanwhile
+        if updates or edits:
+            self._shell.attachments.succeeded(self.document)
         writes = self._writes(revisions)
         if updates or update or writes:
             if not writes:
@@ -376,6 +386,8 @@ class Attachments:
         self._attaching: dict[DocumentId, asyncio.Task[Attachment]] = {}
         self._ending: dict[DocumentId, asyncio.Task[None]] = {}
         self._users: dict[DocumentId, int] = {}
+        self._suspected: dict[DocumentId, None] = {}
+        """Over which a session has failed once."""
 
     def get(self, document: DocumentId) -> Attachment | None:
         """The attachment of a document that has one."""
@@ -383,6 +395,24 @@ class Attachments:
 
     def __len__(self) -> int:
         return len(self._attached)
+
+    async def failed(self, document: DocumentId, error: WorkerFailed) -> bool:
+        """A session has failed over a document; whether that is set aside now.
+
+        The first time it may have been another document's doing, in the same process.
+        """
+        if not error.is_by_document:
+            return False
+        if document not in self._suspected:
+            self._suspected[document] = None
+            return False
+        self.succeeded(document)
+        await self._shell.set_aside(document, f"its text cannot be held open: {error}")
+        return True
+
+    def succeeded(self, document: DocumentId) -> None:
+        """A session has done its work on a document."""
+        self._suspected.pop(document, None)
 
     def wake(self) -> None:
         """Something may have gathered for some of them."""

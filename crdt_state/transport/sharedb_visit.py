@@ -343,10 +343,12 @@ class SharedbVisit:
         revisions = room.attachment.revisions
         before = () if submit.base is None else revisions.since(submit.base)
         if isinstance(before, Stale):
-            reason = "it was applied, and what came before it cannot be told any more"
-            self.protocol.begin_anew(
-                submit, self._snapshot(room), Code.SUBMIT_TRANSFORM_OPS_NOT_FOUND, reason
-            )
+            # Of the codes for a base out of reach each says that it was not applied.
+            if submit.document in self._followed:
+                self.protocol.replace(submit.document, self._snapshot(room))
+            else:
+                reason = "it was applied; what came before it cannot be told any more"
+                self.protocol.refuse(submit, Code.UNKNOWN_ERROR, reason)
             return
         earlier = [each for each in before if each.number < number]
         self.protocol.acknowledge(submit, number - 1, self._worded(room, earlier))
