@@ -212,6 +212,33 @@ def test_peers_make_a_mesh() -> None:
     assert load().neighbourhood() is None
 
 
+def test_who_is_alone_takes_operations_on_texts() -> None:
+    assert load().authority() is None
+
+
+def test_in_a_topology_the_member_that_is_named_takes_them() -> None:
+    here, there = "ws://10.0.0.1:1234", "ws://10.0.0.2:1234"
+    mesh: dict[str, Any] = {"peers": [here, there], "advertise": here}
+    assert load({**mesh, "operations_at": here}).authority() is None
+    assert load({**mesh, "operations_at": there}).authority() == there
+    assert "operations_at" in str(load(mesh).authority())
+
+
+def test_who_names_a_member_for_operations_has_an_address() -> None:
+    (problem,) = problems({"operations_at": "ws://10.0.0.1:1234"})
+    assert "advertise" in problem
+
+
+def test_texts_of_some_collections_are_rich_and_of_others_plain() -> None:
+    types = load({"rich_text": "pages, essays"}).text_types()
+    assert {name: kind.name for name, kind in types.items()} == {
+        "pages": "rich-text",
+        "essays": "rich-text",
+    }
+    (problem,) = problems({"rich_text": "pages/all"})
+    assert "first slash" in problem
+
+
 def test_a_token_for_peers_is_read_anew_each_time(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("first\n")
