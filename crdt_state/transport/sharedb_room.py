@@ -6,6 +6,7 @@ back, and is caught up by its version.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from crdt_state.bridge import Moved
@@ -169,14 +170,12 @@ class SharedbRoom:
 
     def show(self, presence: Presence, source: int, name: str) -> bool:
         """Show everyone else where somebody is; False where that place cannot be found any more."""
-        if presence.value is not None:
-            moved = self._moved(presence, name)
-            if moved is None:
-                return False
-            presence = moved
+        moved = self._moved(presence, name)
+        if moved is None:
+            return False
         for number, guest in tuple(self.listeners.items()):
             if number != source:
-                guest.shown(presence)
+                guest.shown(moved)
         return True
 
     def ask_all(self, source: int) -> None:
@@ -188,7 +187,8 @@ class SharedbRoom:
     def _moved(self, presence: Presence, name: str) -> Presence | None:
         value, version = presence.value, presence.version
         if version is None or not isinstance(value, dict) or type(value.get("index")) is not int:
-            return presence
+            # Whoever is shown a version behind its own waits for changes that have passed.
+            return replace(presence, version=self.attachment.revisions.published)
         index, length = value["index"], value.get("length", 0)
         if type(length) is not int or length < 0:
             return None
@@ -199,15 +199,7 @@ class SharedbRoom:
             return None
         start, end = moved.positions
         there: dict[str, Json] = {**value, "index": start, "length": end - start}
-        return Presence(
-            document=presence.document,
-            id=presence.id,
-            value=there,
-            number=presence.number,
-            version=moved.number,
-            type=presence.type,
-            source=presence.source,
-        )
+        return replace(presence, value=there, version=moved.number)
 
     def _told(self, revision: Revision, kind: TextType) -> Told:
         whose, source, sequence = "", NOBODY, None

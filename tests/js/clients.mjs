@@ -26,6 +26,16 @@ const open = (name, url, room, params = {}) => {
 const verbs = {
   insert: ({ doc }, index, text) => doc.getText('text').insert(index, text),
   delete: ({ doc }, index, count) => doc.getText('text').delete(index, count),
+  // Delete up to `count` and insert `text` at `where` (0 to 1), between whole characters.
+  scribble: ({ doc }, where, count, content) => doc.transact(() => {
+    const text = doc.getText('text')
+    const shown = text.toString()
+    const uncut = at => at > 0 && /^[\uDC00-\uDFFF]/.test(shown.slice(at)) ? at - 1 : at
+    const at = uncut(Math.floor(where * shown.length))
+    const end = uncut(Math.min(at + count, shown.length))
+    if (end > at) text.delete(at, end - at)
+    if (content) text.insert(at, content)
+  }),
   put: ({ doc }, key, value) => doc.getMap('map').set(key, value),
   push: ({ doc }, values) => doc.getArray('array').push(values),
   presence: ({ provider }, state) => provider.awareness.setLocalState(state),

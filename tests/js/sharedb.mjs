@@ -65,6 +65,7 @@ class Client {
   dial (url) {
     this.socket = new WebSocket(url)
     this.socket.on('error', () => {})
+    this.socket.on('close', (code, reason) => this.events.push(['closed', code, String(reason)]))
     this.connection.bindToSocket(this.socket)
   }
 
@@ -103,6 +104,29 @@ class Client {
   }
 }
 
+// Where something may be done to a text in UTF-16 units: not between the halves of a pair.
+const uncut = (text, at) => at > 0 && /^[\uDC00-\uDFFF]/.test(text.slice(at)) ? at - 1 : at
+
+// An operation that deletes up to `count` and inserts `content` at `where` (0 to 1) of what there is.
+const scribble = ({ data, type }, where, count, content, attributes) => {
+  if (type === textUnicode.type) {
+    const length = [...data].length
+    const at = Math.floor(where * length)
+    const gone = Math.min(count, length - at)
+    return [...(at ? [at] : []), ...(content ? [content] : []), ...(gone ? [{ d: gone }] : [])]
+  }
+  const text = data.ops.map(({ insert }) => typeof insert === 'string' ? insert : '\uFFFC').join('')
+  const at = uncut(text, Math.floor(where * text.length))
+  const end = uncut(text, Math.min(at + count, text.length))
+  return {
+    ops: [
+      ...(at ? [{ retain: at }] : []),
+      ...(content ? [attributes ? { insert: content, attributes } : { insert: content }] : []),
+      ...(end > at ? [{ delete: end - at }] : [])
+    ]
+  }
+}
+
 const verbs = {
   subscribe: (client, c, d) => client.doc(c, d).subscribe(client.told(`${d} subscribe`)),
   unsubscribe: (client, c, d) => client.doc(c, d).unsubscribe(client.told(`${d} unsubscribe`)),
@@ -124,6 +148,11 @@ const verbs = {
   },
   create: (client, c, d, data, type) => client.doc(c, d).create(data, type, client.told(`${d} created`)),
   submit: (client, c, d, op) => client.doc(c, d).submitOp(op, client.told(`${d} submitted`)),
+  scribble: (client, c, d, ...what) => {
+    const doc = client.doc(c, d)
+    if (!doc.type) throw new Error(`${d} has no type yet`)
+    doc.submitOp(scribble(doc, ...what), client.told(`${d} submitted`))
+  },
   del: (client, c, d) => client.doc(c, d).del(client.told(`${d} deleted`)),
   ping: client => client.connection.ping(),
   query: client => client.connection.createFetchQuery('notes', {}, null, client.told('query')),

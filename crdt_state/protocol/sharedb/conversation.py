@@ -597,7 +597,8 @@ class ShareDbProtocol:
 
     def end(self) -> list[Presence]:
         """What others are to be shown when the connection has ended: that its people are gone."""
-        gone = [replace(each, value=None) for each in self._shown.values()]
+        # What is not numbered behind what was shown is passed over.
+        gone = [replace(each, value=None, number=each.number + 1) for each in self._shown.values()]
         self._shown.clear()
         return gone
 

@@ -684,7 +684,7 @@ def test_at_the_end_all_that_was_shown_is_gone(peer: Peer) -> None:
     refused = peer.ask(CURSOR, second)[1]
     peer.protocol.refuse(refused, Code.NOT_PERMITTED, "no")
     (left,) = peer.protocol.end()
-    assert left == replace(CURSOR, source="me", value=None)
+    assert left == replace(CURSOR, source="me", value=None, number=CURSOR.number + 1)
     assert peer.protocol.end() == []
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from running import eventually
 
 if TYPE_CHECKING:
     from stock import StockClients
@@ -21,6 +23,8 @@ class StockThin:
     name: str
     collection: str
     key: str
+    heard: list[list[Any]] = field(default_factory=list)
+    """What has happened and was not asked for yet: [what, code of an error or None]."""
 
     async def dial(self, url: str) -> None:
         """Connect to a server, for the first time or again."""
@@ -44,7 +48,20 @@ class StockThin:
         shown = await self.show()
         return None if shown["pending"] else shown["data"]
 
-    async def events(self) -> list[list[Any]]:
-        """What has happened since this was last asked: [what, code of an error or None]."""
-        found: list[list[Any]] = await self.clients.call(self.name, "events")
-        return found
+    async def outcome(self, what: str) -> Any:
+        """Wait until `what` has happened: the code of its error, or None."""
+
+        async def has_happened() -> bool:
+            self.heard.extend(await self.clients.call(self.name, "events"))
+            return any(event[0] == what for event in self.heard)
+
+        await eventually(has_happened, True, what=f"{what!r} at {self.name}")
+        event = next(event for event in self.heard if event[0] == what)
+        self.heard.remove(event)
+        return event[1]
+
+    async def ask(self, verb: str, *operands: Any) -> Any:
+        """A verb about the document that is answered, and its outcome."""
+        await self.do(verb, *operands)
+        answers = {"create": "created", "submit": "submitted", "del": "deleted"}
+        return await self.outcome(f"{self.key} {answers.get(verb, verb)}")
