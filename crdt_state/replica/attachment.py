@@ -158,16 +158,15 @@ class Attachment:
         try:
             known = self._known = self._in_use()
             _check_lives(known)
+            # What an earlier one has staged may be in no commit yet, and is not in the store.
+            await shell.settled(document)
+            self._check_still(known)
             known.is_attached = True
             await shell.store.write([])  # writes are carried out in order: none is under way
             stored = await shell.store.read(document)
             revised = await shell.store.revisions(document)
             await self._open(stored, revised)
             self._check_still(known)
-        except WorkerFailed as error:
-            await self.close()
-            await self._shell.attachments.failed(document, error)
-            raise
         except BaseException:
             await self.close()
             raise
@@ -242,11 +241,38 @@ class Attachment:
                 async with self.staging:
                     await self.stage()
             except WorkerFailed as error:
-                if not await self._shell.attachments.failed(self.document, error):
-                    self._shell.drop(self.document, error)
+                await self._fail(error)
             except Exception as error:
                 # Foreign bytes led here; the document's other users come back and bring it again.
                 self._shell.drop(self.document, error)
+
+    async def _fail(self, error: WorkerFailed) -> None:
+        """End it, and set the document aside where that is to blame."""
+        known, document = self._known, self.document
+        if error.cause == "ended" and known is not None and self._error is None:
+            try:
+                # What has gathered is brought again, and would end the others' sessions again.
+                await self._open_with(known.staged_updates() + known.unstaged_updates())
+            except WorkerFailed as found:
+                error = found
+            except CrdtStateError:
+                pass  # whoever attaches it next is told
+        if self._error is not None:
+            return  # it has ended meanwhile
+        if error.is_by_document:
+            await self._shell.set_aside(document, f"its text cannot be read: {error}")
+        else:
+            self._shell.drop(document, error)
+
+    async def _open_with(self, gathered: Sequence[bytes]) -> None:
+        """Open the text once more, with all that has gathered, and let go of it."""
+        shell = self._shell
+        await shell.store.write([])  # writes are carried out in order: none is under way
+        stored = await shell.store.read(self.document)
+        updates = [] if stored is None else stored.updates()
+        client_id = draw_client_id(shell.random)
+        session = await shell.workers.open_text([*updates, *gathered], ROOT, client_id)
+        await session.close()
 
     async def stage(self) -> None:
         """Stage all that has gathered and was submitted; `staging` is held by whoever asks."""
@@ -263,8 +289,6 @@ class Attachment:
         update = await (await self._opened()).edit(edits) if edits else b""
         if self._error is not None:
             return  # it has ended meanwhile
-        if updates or edits:
-            self._shell.attachments.succeeded(self.document)
         writes = self._writes(revisions)
         if updates or update or writes:
             if not writes:
@@ -280,7 +304,7 @@ class Attachment:
             each = self._queue.popleft()
             components += len(each.operation.components)
             decision: Decision | None = revisions.submit(
-                each.base if each.creates is None else revisions.head,
+                each.base if each.creates is None else revisions.published,
                 each.source,
                 each.sequence,
                 each.operation,
@@ -386,8 +410,7 @@ class Attachments:
         self._attaching: dict[DocumentId, asyncio.Task[Attachment]] = {}
         self._ending: dict[DocumentId, asyncio.Task[None]] = {}
         self._users: dict[DocumentId, int] = {}
-        self._suspected: dict[DocumentId, None] = {}
-        """Over which a session has failed once."""
+        self._is_closed = False
 
     def get(self, document: DocumentId) -> Attachment | None:
         """The attachment of a document that has one."""
@@ -395,24 +418,6 @@ class Attachments:
 
     def __len__(self) -> int:
         return len(self._attached)
-
-    async def failed(self, document: DocumentId, error: WorkerFailed) -> bool:
-        """A session has failed over a document; whether that is set aside now.
-
-        The first time it may have been another document's doing, in the same process.
-        """
-        if not error.is_by_document:
-            return False
-        if document not in self._suspected:
-            self._suspected[document] = None
-            return False
-        self.succeeded(document)
-        await self._shell.set_aside(document, f"its text cannot be held open: {error}")
-        return True
-
-    def succeeded(self, document: DocumentId) -> None:
-        """A session has done its work on a document."""
-        self._suspected.pop(document, None)
 
     def wake(self) -> None:
         """Something may have gathered for some of them."""
@@ -422,11 +427,12 @@ class Attachments:
     async def use(self, document: DocumentId) -> Attachment:
         """Attach the text of a document, or take part; `leave` it again.
 
-        Raises what `Attachment.attach` raises.
+        Raises what `Attachment.attach` raises, and `DocumentClosed` after `close`.
         """
         self._users[document] = self._users.get(document, 0) + 1
         try:
             while (attachment := self._attached.get(document)) is None:
+                self._check_open()
                 if (ending := self._ending.get(document)) is not None:
                     await asyncio.wait([ending])
                     continue
@@ -461,10 +467,16 @@ class Attachments:
 
     async def close(self) -> None:
         """End all of them."""
-        for attachment in tuple(self._attached.values()):
-            self.ended(attachment)
-        while self._ending:
-            await asyncio.wait(list(self._ending.values()))
+        self._is_closed = True
+        self._users.clear()  # what is being attached is let go of at once
+        while self._attached or self._attaching or self._ending:
+            for attachment in tuple(self._attached.values()):
+                self.ended(attachment)
+            await asyncio.wait([*self._attaching.values(), *self._ending.values()])
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise DocumentClosed("this replica is closing; nothing more is attached")
 
     async def _attach(self, document: DocumentId) -> Attachment:
         attachment = Attachment(self._shell, document)
@@ -474,6 +486,8 @@ class Attachments:
             attachment.wake()
         finally:
             self._attaching.pop(document, None)
+        if document not in self._users:
+            self.ended(attachment)  # whoever wanted it has left meanwhile
         return attachment
 
 

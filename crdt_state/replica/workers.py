@@ -236,13 +236,28 @@ class WorkerProcesses:
         self._check_open()
         self._sessions_opened += 1
         number = self._sessions_opened
+
+        async def opened(holding: _Holding) -> TextSession:
+            return await Remote.open(
+                number, holding.ask, self._limits, updates=updates, name=name, client_id=client_id
+            )
+
         async with self._starting_sessions:
-            if self._holding is None or not self._holding.is_alive:
-                self._holding = _Holding(await self._start(), self)
-        ask = self._holding.ask
-        return await Remote.open(
-            number, ask, self._limits, updates=updates, name=name, client_id=client_id
-        )
+            holding = await self._held()
+        try:
+            return await opened(holding)
+        except WorkerFailed as error:
+            if error.cause != "ended":
+                raise
+        async with self._starting_sessions:
+            # Nobody else comes in before it: where a fresh process ends, it is by this document.
+            return await opened(await self._held())
+
+    async def _held(self) -> _Holding:
+        """The process of the sessions, a fresh one where it has ended."""
+        if self._holding is None or not self._holding.is_alive:
+            self._holding = _Holding(await self._start(), self)
+        return self._holding
 
     async def close(self) -> None:
         """See `Workers`."""
@@ -373,6 +388,7 @@ class _Holding:
         self.process = process
         self._workers = workers
         self._one = asyncio.Lock()
+        self._has_answered = False
         self._has_ended = False
 
     @property
@@ -381,15 +397,27 @@ class _Holding:
         return not self._has_ended and self.process.is_alive
 
     async def ask(self, kind: Kind, parts: Sequence[bytes]) -> list[bytes]:
-        """The parts of its reply.  A call that is cancelled ends every session."""
+        """The parts of its reply.  A call that is cancelled ends every session.
+
+        What ends by itself a process that has answered before counts as nobody's fault.
+        """
         async with self._one:
             if not self.is_alive:
                 raise WorkerFailed("ended", "the process of the sessions is gone")
             try:
-                return await self._workers.exchange(self.process, encode_message(kind, parts))
+                reply = await self._workers.exchange(self.process, encode_message(kind, parts))
             except BaseException as error:
                 self._has_ended = not isinstance(error, UpdateMalformed | UpdateTooLarge)
+                is_maybe_of_others = (
+                    isinstance(error, WorkerFailed)
+                    and error.cause in _MAYBE_OF_EARLIER_JOBS
+                    and self._has_answered
+                )
+                if is_maybe_of_others:
+                    raise WorkerFailed("ended", str(error)) from error
                 raise
+            self._has_answered = True
+            return reply
 
     def end(self) -> None:
         """Kill it."""
