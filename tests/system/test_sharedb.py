@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from websockets.asyncio.client import connect
 
+from crdt_state.clocks import WallTime
 from crdt_state.identifiers import DocumentId
 from crdt_state.protocol.sharedb.codes import Code
+from crdt_state.security.grant import Access, Grant, Right
+from crdt_state.security.tokens import parse_keys, sign
+from crdt_state.transport import codes
 from crdt_state.transport.replica import Replica
 from crdt_state.transport.sharedb_room import EMBEDDED
 from crdt_state.transport.sharedb_visit import SHAREDB_PATH
@@ -16,7 +24,7 @@ from stock import stock_clients
 from thin_stock import PROGRAM, StockThin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from crdt_state.replica.open_document import OpenDocument
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.node
 
+SECRET = "a secret of the tests, long enough"
 PLAIN = "text-unicode"
 RICH = "rich-text"
 FAMILY = "👩\u200d👩\u200d👧"
@@ -291,3 +300,60 @@ async def test_a_text_that_a_yjs_program_has_made_is_there_for_the_others(
         await eventually(fetched, "by yjs")
         assert await late.ask("submit", ["and by an operation, unsubscribed; "]) is None
         await eventually(yan.text, "and by an operation, unsubscribed; by yjs")
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that asks for tokens."""
+    settings = {"CRDT_STATE_JWT_SECRET": SECRET, "CRDT_STATE_JWT_LEEWAY_SECONDS": "0"}
+    with RunningServer(tmp_path_factory.mktemp("guarded"), settings) as server:
+        yield server
+
+
+def query(access: Access = Access.WRITE, *, seconds: float = 3600.0) -> str:
+    now = time.time_ns() // 1_000
+    ends = WallTime(now + round(seconds * 1_000_000))
+    grant = Grant("ana", (Right("team/**", access),), expires_at=ends)
+    return f"?token={sign(grant, parse_keys(SECRET), now=WallTime(now))}"
+
+
+async def test_who_may_read_follows_and_cannot_write(
+    guarded: RunningServer, node_programs: Path, room: DocumentId
+) -> None:
+    async with stock_clients(node_programs, PROGRAM) as node:
+        ann = await thin(node, "ann", guarded, room, query=query())
+        assert await ann.ask("subscribe") is None
+        assert await ann.ask("create", "text", PLAIN) is None
+        bob = await thin(node, "bob", guarded, room, query=query(Access.READ))
+        assert await bob.ask("subscribe") is None
+        assert await bob.ask("submit", ["not "]) == Code.NOT_PERMITTED
+        assert await ann.ask("submit", ["the "]) is None
+        await eventually(bob.data, "the text")
+        elsewhere = await thin(node, "eve", guarded, "other/room", query=query())
+        assert await elsewhere.ask("fetch") == Code.SNAPSHOT_READS_REJECTED
+
+
+async def test_who_brings_no_token_or_whose_token_expires_is_sent_away(
+    guarded: RunningServer, node_programs: Path, room: DocumentId
+) -> None:
+    async with stock_clients(node_programs, PROGRAM) as node:
+        ann = await thin(node, "ann", guarded, room)
+        assert await ann.outcome("closed") == codes.EXPIRED
+        bob = await thin(node, "bob", guarded, room, query=query(seconds=2.0))
+        assert await bob.ask("subscribe") is None
+        assert await bob.outcome("closed") == codes.EXPIRED
+
+
+async def test_who_comes_again_under_its_name_ends_its_older_connection(
+    shared_server: RunningServer,
+) -> None:
+    greeting = json.dumps({"a": "hs", "id": "again", "protocol": 1, "protocolMinor": 2})
+    async with connect(place(shared_server)) as one, connect(place(shared_server)) as other:
+        await one.send(greeting)
+        await one.recv()
+        await other.send(greeting)
+        await other.recv()
+        await asyncio.wait_for(one.wait_closed(), 20)
+        assert one.close_code == codes.TRY_AGAIN_LATER
+        await other.send('{"a": "pp"}')
+        assert json.loads(await other.recv()) == {"a": "pp"}
