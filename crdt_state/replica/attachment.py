@@ -318,6 +318,8 @@ class Attachment:
                 self.type, self._is_type_unsaid = each.creates, True
             if isinstance(decision, Accepted):
                 self.is_there = True
+                if self._known is not None and not self._known.exists:
+                    self._known.creator = each.author.identity
                 revisions.observed(decision.operation, each.source, each.sequence)
                 if decision.operation.components:
                     edits.append(decision.operation)
@@ -331,7 +333,8 @@ class Attachment:
         writes: list[Write] = []
         if self._is_type_unsaid and self.type is not None:
             self._is_type_unsaid = False
-            writes.append(SetMetadata(TYPE, self.type.encode(), self.document))
+            creator = None if self._known is None else self._known.creator
+            writes.append(SetMetadata(TYPE, self.type.encode(), self.document, creator))
         new = [each for each in revisions.provisional if each.number > self._written]
         floor = self._floor
         exists = self._known is not None and self._known.exists

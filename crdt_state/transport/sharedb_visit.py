@@ -242,20 +242,19 @@ class SharedbVisit:
         kind, operation, creates = self._read(submit, room)
         whose = source_of(self.grant.identity, submit.source or "")
         self._under_way.setdefault(document, {})[_named(submit)] = submit
+        submission = Submission(
+            base=submit.base or 0,
+            source=whose,
+            sequence=submit.sequence,
+            operation=operation,
+            spoken=spoken_in(kind),
+            author=Author(self.grant.identity, may_relay=self.grant.may_relay),
+            decided=lambda decision: self._decided(submit, decision),
+            may_skip=True,
+            creates=creates,
+        )
         try:
-            room.attachment.submit(
-                Submission(
-                    base=submit.base or 0,
-                    source=whose,
-                    sequence=submit.sequence,
-                    operation=operation,
-                    spoken=spoken_in(kind),
-                    author=Author(self.grant.identity, may_relay=self.grant.may_relay),
-                    decided=lambda decision: self._decided(submit, decision),
-                    may_skip=True,
-                    creates=creates,
-                )
-            )
+            await self._bring(room, submission)
         except (WriteNotPermitted, QuotaExceeded, LimitExceeded) as error:
             self._is_done(submit)
             code = (
@@ -265,6 +264,21 @@ class SharedbVisit:
         except CrdtStateError as error:
             self._is_done(submit)
             raise RequestRefused(Code.UNKNOWN_ERROR, str(error)) from None
+
+    async def _bring(self, room: SharedbRoom, submission: Submission) -> None:
+        """Submit, with its creator's documents counted where nobody has done that yet."""
+        asked: set[str] = set()
+        while True:
+            try:
+                room.attachment.submit(submission)
+            except QuotaExceeded as error:
+                if error.creator in asked:
+                    self._desk.traffic.beyond_quota += 1
+                    raise
+                asked.add(error.creator)
+                await self._shell.recount(error.creator)
+            else:
+                return
 
     def _read(self, submit: Submit, room: SharedbRoom) -> tuple[TextType, Operation, str | None]:
         """What a submission says, in the measure of its type, and what it creates."""

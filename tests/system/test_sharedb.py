@@ -357,3 +357,168 @@ async def test_who_comes_again_under_its_name_ends_its_older_connection(
         assert one.close_code == codes.TRY_AGAIN_LATER
         await other.send('{"a": "pp"}')
         assert json.loads(await other.recv()) == {"a": "pp"}
+
+
+async def test_what_was_written_without_a_line_comes_when_it_is_dialled_again(
+    shared_server: RunningServer, node_programs: Path, room: DocumentId
+) -> None:
+    server = shared_server
+    async with (
+        stock_clients(node_programs) as yjs,
+        stock_clients(node_programs, PROGRAM) as node,
+    ):
+        ann = await thin(node, "ann", server, room, PLAIN)
+        bob = await thin(node, "bob", server, room, RICH)
+        yan = await yjs.open("yan", server.url, room)
+        assert await ann.ask("create", "base", PLAIN) is None
+        assert [await each.ask("subscribe") for each in (ann, bob)] == [None, None]
+        for round_ in range(2):
+            # What was under way when the line broke, and what was written behind it.
+            await ann.do("submit", [f"a{round_}-"])
+            await ann.cut()
+            await ann.do("submit", [f"b{round_}-"])
+            await bob.cut()
+            await bob.do("submit", {"ops": [{"insert": f"c{round_}-"}]})
+            await yan.do("insert", 0, f"y{round_}-")
+            await ann.dial(place(server, PLAIN))
+            await bob.dial(place(server, RICH))
+            assert [await ann.outcome(f"{ann.key} submitted") for _ in range(2)] == [None, None]
+            assert await bob.outcome(f"{bob.key} submitted") is None
+            marks = [f"{who}{round_}-" for who in "abcy"]
+            await agreed(
+                [ann, bob, yan], lambda text, m=marks: all(text.count(each) == 1 for each in m)
+            )
+        assert len(await shown(ann)) == len("base") + 2 * 4 * 3
+    assert server.complaints() == []
+
+
+async def test_a_kill_with_operations_under_way_loses_and_doubles_nothing(
+    server: RunningServer, node_programs: Path
+) -> None:
+    room = "c/d"
+    async with (
+        stock_clients(node_programs) as yjs,
+        stock_clients(node_programs, PROGRAM) as node,
+    ):
+        kinds = {"ann": PLAIN, "bob": RICH, "cat": None}
+        crowd = [await thin(node, name, server, room, kind) for name, kind in kinds.items()]
+        yan = await yjs.open("yan", server.url, room)
+        assert await crowd[0].ask("create", "base", PLAIN) is None
+        assert [await each.ask("subscribe") for each in crowd] == [None] * 3
+        expected = 4
+        for round_ in range(3):
+            for turn in range(4):
+                for each in crowd:
+                    await each.do("scribble", 0.0, 0, f"{each.name}{round_}{turn} ")
+                    expected += 6
+                await yan.do("insert", 0, f"yan{round_}{turn} ")
+                expected += 6
+                if turn == round_:
+                    server.kill()
+            await asyncio.to_thread(server.start)
+            for each in crowd:
+                await each.dial(place(server, kinds[each.name]))
+            for each in crowd:
+                assert [await each.outcome("d submitted") for _ in range(4)] == [None] * 4
+        text = await agreed([*crowd, yan], lambda text: len(text) == expected)
+        assert sorted(text.removesuffix("base").split()) == sorted(
+            f"{name}{round_}{turn}"
+            for name in (*kinds, "yan")
+            for round_ in range(3)
+            for turn in range(4)
+        )
+    assert server.complaints() == []
+
+
+async def test_both_types_at_one_document(
+    shared_server: RunningServer, node_programs: Path, tmp_path: Path, room: DocumentId
+) -> None:
+    server = shared_server
+    image = {"image": "https://example.org/a.png"}
+    async with (
+        Replica.open(tmp_path / "a.db") as replica,
+        stock_clients(node_programs, PROGRAM) as node,
+    ):
+        ann = await thin(node, "ann", server, room, PLAIN)
+        bob = await thin(node, "bob", server, room, RICH)
+        own = await thin(node, "own", server, room)
+        document = await replica.document(room)
+        link = replica.connect(server.url)
+        begun = {"ops": [{"insert": "bold", "attributes": {"bold": True}}, {"insert": image}]}
+        assert await bob.ask("create", begun, RICH) is None
+        assert [await each.ask("subscribe") for each in (ann, bob, own)] == [None] * 3
+        assert await ann.data() == "bold" + EMBEDDED
+        assert await own.data() == await bob.data() == begun
+        # Concurrently: text around the embed, formatting over both, an embed of another.
+        await ann.do("submit", [2, FAMILY])
+        await bob.do(
+            "submit",
+            {"ops": [{"retain": 4, "attributes": {"bold": None, "italic": True}}, {"insert": image}]},
+        )
+        await own.do("submit", {"ops": [{"retain": 5, "attributes": {"alt": "x"}}]})
+        for each in (ann, bob, own):
+            assert await each.outcome(f"{each.key} submitted") is None
+        await agreed([ann, bob, own], lambda text: text == f"bo{FAMILY}ld" + 2 * EMBEDDED)
+
+        async def is_equal() -> bool:
+            found = await own.data()
+            return found is not None and found == await bob.data()
+
+        await eventually(is_equal, True)
+        ops = (await bob.data())["ops"]
+        assert [each["insert"] for each in ops if isinstance(each["insert"], dict)] == [image] * 2
+        assert ops[0] == {"insert": "bo", "attributes": {"alt": "x", "italic": True}}
+        await link.synced()
+        # The plain one deletes an embed, and changes nothing of what it cannot see.
+        assert await ann.ask("submit", [4 + len(FAMILY), {"d": 1}]) is None
+        await eventually(lambda: shown(bob), f"bo{FAMILY}ld" + EMBEDDED)
+        assert (await bob.data())["ops"][0] == ops[0]
+        await eventually(lambda: str(document.text("text")).replace(EMBEDDED, ""), f"bo{FAMILY}ld")
+        # What it then writes there is a text like any other, formatting as the neighbour's or not.
+        assert await ann.ask("submit", [4 + len(FAMILY), "end"]) is None
+        await agreed([ann, bob, own], lambda text: text.startswith(f"bo{FAMILY}ldend"))
+        await eventually(is_equal, True)
+    assert server.complaints() == []
+
+
+async def test_presence_moves_with_the_text_and_ends_with_the_line(
+    shared_server: RunningServer, node_programs: Path, room: DocumentId
+) -> None:
+    server = shared_server
+    async with (
+        stock_clients(node_programs) as yjs,
+        stock_clients(node_programs, PROGRAM) as node,
+    ):
+        ann = await thin(node, "ann", server, room, RICH)
+        bob = await thin(node, "bob", server, room, RICH)
+        pat = await thin(node, "pat", server, room, PLAIN)
+        yan = await yjs.open("yan", server.url, room)
+        assert await ann.ask("create", {"ops": [{"insert": "some text"}]}, RICH) is None
+        assert [await each.ask("subscribe") for each in (ann, bob, pat)] == [None] * 3
+        assert [await each.ask("listen") for each in (ann, bob)] == [None] * 2
+        await ann.do("present", "cursor", {"index": 5, "length": 4})
+        assert await ann.outcome("cursor shown") is None
+
+        def at(*place: int) -> dict[str, Any]:
+            return {"cursor": {"index": place[0], "length": place[1]}}
+
+        await eventually(lambda: bob.do("gathered"), at(5, 4))
+        await pat.ask("submit", ["😀"])
+        await eventually(lambda: bob.do("gathered"), at(7, 4))
+        await eventually(yan.text, "😀some text")
+        await yan.do("insert", 9, "xy")
+        await eventually(lambda: bob.do("gathered"), at(7, 6))
+        await eventually(lambda: shown(ann), "😀some texyxt"[:9] + "xyxt"[:0] + (await yan.text())[9:])
+        # Who comes back is asked to show itself again; who is cut is gone.
+        await ann.cut()
+        await eventually(lambda: bob.do("gathered"), {})
+        await ann.dial(place(server, RICH))
+        await eventually(lambda: bob.do("gathered"), at(7, 6))
+        # One who comes later is shown it as well.
+        cat = await thin(node, "cat", server, room, RICH)
+        assert await cat.ask("subscribe") is None
+        assert await cat.ask("listen") is None
+        await eventually(lambda: cat.do("gathered"), at(7, 6))
+        await pat.do("present", "plain", {"index": 1})
+        assert await pat.outcome("plain shown") == Code.TYPE_DOES_NOT_SUPPORT_PRESENCE
+    assert server.complaints() == []
