@@ -48,6 +48,19 @@ class StockThin:
         shown = await self.show()
         return None if shown["pending"] else shown["data"]
 
+    async def state(self) -> str:
+        """How its connection is: connecting, connected, disconnected."""
+        return str(await self.clients.call(self.name, "state"))
+
+    async def closes(self) -> list[tuple[int, str]]:
+        """Code and reason of every end of a connection so far."""
+        return [(code, reason) for code, reason in await self.clients.call(self.name, "closes")]
+
+    async def events(self) -> list[list[Any]]:
+        """What has happened since this was last asked, but for ends of connections."""
+        found: list[list[Any]] = await self.clients.call(self.name, "events")
+        return [event for event in found if event[0] != "closed"]
+
     async def outcome(self, what: str) -> Any:
         """Wait until `what` has happened: the code of its error, or None."""
 

@@ -64,6 +64,9 @@ COMPONENTS_AT_ONCE = 1_000
 EPOCH_DRAWN_MAX = 2**20
 """First epochs are drawn below it, so that another history of a document has another."""
 
+EPOCHS_KEPT_MAX = 10_000
+"""Of how many texts that are not there it is remembered where their history would begin."""
+
 
 class Submission(NamedTuple):
     """An operation on revision `base`; `decided` is called once, and must not wait.
@@ -186,8 +189,7 @@ class Attachment:
         text = (await self._opened(first)).document if first else EMPTY
         self.is_there = bool(self.type or text.components or revised)
         if revised is None:
-            epoch = shell.random.randrange(1, EPOCH_DRAWN_MAX)
-            self._floor = Floor.of_epoch(epoch)
+            self._floor = Floor.of_epoch(shell.attachments.first_epoch(self.document))
             self._revisions = Revisions(self._floor, (), text, limits=shell.limits)
             self._written = self._revisions.head
             return
@@ -291,7 +293,7 @@ class Attachment:
             return  # it has ended meanwhile
         writes = self._writes(revisions)
         if updates or update or writes:
-            if not writes:
+            if not writes and self._floor is None:
                 writes = [Revise(self.document, self._written + 1)]
             known.stage(len(updates), update, writes, revisions.head)
             self._shell.staged(self.document)
@@ -318,8 +320,8 @@ class Attachment:
                 self.type, self._is_type_unsaid = each.creates, True
             if isinstance(decision, Accepted):
                 self.is_there = True
-                if self._known is not None and not self._known.exists:
-                    self._known.creator = each.author.identity
+                if self._known is not None:
+                    self._known.begin(each.author.identity)
                 revisions.observed(decision.operation, each.source, each.sequence)
                 if decision.operation.components:
                     edits.append(decision.operation)
@@ -329,17 +331,19 @@ class Attachment:
         return edits
 
     def _writes(self, revisions: Revisions) -> list[Write]:
-        """What makes durable all that is new here."""
+        """What makes durable all that is new here; of a text that is not there, nothing."""
         writes: list[Write] = []
+        known = self._known
         if self._is_type_unsaid and self.type is not None:
             self._is_type_unsaid = False
-            creator = None if self._known is None else self._known.creator
+            creator = None if known is None else known.creator
             writes.append(SetMetadata(TYPE, self.type.encode(), self.document, creator))
         new = [each for each in revisions.provisional if each.number > self._written]
         floor = self._floor
-        exists = self._known is not None and self._known.exists
-        if new or writes or (floor is not None and exists):
+        is_stored = self.is_there and known is not None and known.exists
+        if new or writes or (floor is not None and is_stored):
             self._floor = None
+            self._shell.attachments.begun(self.document)
             first = self._written + 1
             coded = tuple(map(encode, new))
             if floor is None:
@@ -413,6 +417,8 @@ class Attachments:
         self._attaching: dict[DocumentId, asyncio.Task[Attachment]] = {}
         self._ending: dict[DocumentId, asyncio.Task[None]] = {}
         self._users: dict[DocumentId, int] = {}
+        self._epochs: dict[DocumentId, int] = {}
+        """In which the history of a text would begin that was asked for, and is not there yet."""
         self._is_closed = False
 
     def get(self, document: DocumentId) -> Attachment | None:
@@ -421,6 +427,22 @@ class Attachments:
 
     def __len__(self) -> int:
         return len(self._attached)
+
+    def first_epoch(self, document: DocumentId) -> int:
+        """In which epoch a text begins that has no revisions; the same until it has some.
+
+        Clients stand there already, and come again.
+        """
+        epoch = self._epochs.get(document)
+        if epoch is None:
+            if len(self._epochs) >= EPOCHS_KEPT_MAX:
+                del self._epochs[next(iter(self._epochs))]
+            epoch = self._epochs[document] = self._shell.random.randrange(1, EPOCH_DRAWN_MAX)
+        return epoch
+
+    def begun(self, document: DocumentId) -> None:
+        """A text has revisions now: should they be forgotten, another history is another."""
+        self._epochs.pop(document, None)
 
     def wake(self) -> None:
         """Something may have gathered for some of them."""

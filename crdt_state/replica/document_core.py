@@ -326,6 +326,12 @@ class DocumentCore:
         """What has gathered and is not staged, in order."""
         return [delta.update for delta in self._turn.deltas[self._turn.staged :]]
 
+    def begin(self, creator: str | None) -> None:
+        """Something of it is to be staged; what does not exist is `creator`'s then."""
+        if not self.exists:
+            self.creator = creator
+            self.exists = True
+
     def stage(self, count: int, update: bytes, writes: Iterable[Write], revised: int) -> None:
         """Let the next `count` that are not staged be written, and `update` behind them.
 
@@ -338,7 +344,6 @@ class DocumentCore:
             turn.staged += 1
             turn.size += len(update)
             self.head.take(inspect(update, self.limits, merged=True))
-            self.exists = True
         turn.behind.extend(writes)
         turn.revised = revised
 

@@ -77,10 +77,15 @@ class Farewells:
         self._sent_away = sent_away
         self._is_cut_short = asyncio.Event()
 
-    def say(self, connection: Accepted, departure: Departure) -> Awaitable[None]:
-        """Give the reason now; await the result for the connection to be closed in due time."""
+    def say(
+        self, connection: Accepted, departure: Departure, *, reads_frames: bool = True
+    ) -> Awaitable[None]:
+        """Give the reason now; await the result for the connection to be closed in due time.
+
+        Who `reads_frames` of y-websocket is given it in one, everybody by the close.
+        """
         self.note(departure)
-        if departure.is_refusal and departure.code != codes.MALFORMED:
+        if reads_frames and departure.is_refusal and departure.code != codes.MALFORMED:
             connection.send(encode(PermissionDenied(departure.reason)))
         return self._close(connection, departure)
 

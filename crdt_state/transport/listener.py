@@ -182,7 +182,8 @@ class Listener:
         except (RemoteError, InvalidDocumentId) as error:
             code = codes.NO_DOCUMENT if isinstance(error, InvalidDocumentId) else _code_of(error)
             departure = Departure(name, visit.path, code, str(error))
-            await self.farewells.say(connection, departure)
+            is_thin = visit.path in THIN_PATHS
+            await self.farewells.say(connection, departure, reads_frames=not is_thin)
         except CrdtStateError as error:
             # Our store's, our workers' or our engine's; the peer may come again.
             await connection.close(codes.TRY_AGAIN_LATER, str(error))

@@ -35,6 +35,9 @@ EMBEDDED = "\ufffc"
 NOBODY = "crdt"
 """Who made what came by the CRDT."""
 
+GONE_KEPT_MAX = 64
+"""Of how many who have gone it is remembered, to be told again."""
+
 BETWEEN = "\n"
 """Between an identity and the name that its client has drawn; neither has one."""
 
@@ -123,6 +126,8 @@ class SharedbRoom:
         self.guests: dict[int, Guest] = {}
         self.listeners: dict[int, Guest] = {}
         """Those who want to be shown presence."""
+        self._gone: dict[str, Presence] = {}
+        """Who showed themselves last and does not any more, by id."""
         self._default = default
         self._was_there = attachment.is_there
 
@@ -173,6 +178,11 @@ class SharedbRoom:
         moved = self._moved(presence, name)
         if moved is None:
             return False
+        self._gone.pop(moved.id, None)
+        if moved.value is None:
+            if len(self._gone) >= GONE_KEPT_MAX:
+                del self._gone[next(iter(self._gone))]
+            self._gone[moved.id] = moved
         for number, guest in tuple(self.listeners.items()):
             if number != source:
                 guest.shown(moved)
@@ -183,6 +193,16 @@ class SharedbRoom:
         for number, guest in tuple(self.listeners.items()):
             if number != source:
                 guest.asked(self.document)
+
+    def tell_gone(self, guest: Guest) -> None:
+        """Tell a guest again who has gone.
+
+        A stock client that is told so beside an edit misses it, asks everybody to show themselves
+        again, and would wait for ever for those who are not there to do it.
+        """
+        published = self.attachment.revisions.published
+        for presence in self._gone.values():
+            guest.shown(replace(presence, version=published))
 
     def _moved(self, presence: Presence, name: str) -> Presence | None:
         value, version = presence.value, presence.version

@@ -105,6 +105,7 @@ class SharedbVisit:
         self._listens: set[DocumentId] = set()
         self._under_way: dict[DocumentId, dict[tuple[str, int], Submit]] = {}
         self._awaited: dict[DocumentId, list[_Awaited]] = {}
+        self._has_less_under_way = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
         self._farewell: asyncio.Future[None] | None = None
         self._known_as: str | None = None
@@ -175,6 +176,7 @@ class SharedbVisit:
     def _end(self) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
+        self._has_less_under_way.set()
         for gone in self.protocol.end():
             room = self._rooms.get(gone.document)
             if room is not None:
@@ -213,6 +215,7 @@ class SharedbVisit:
                 case PresenceRequest(document=document):
                     if document in self._rooms:
                         self._rooms[document].ask_all(self._source)
+                        self._rooms[document].tell_gone(self)
         except RequestRefused as error:
             assert not isinstance(asked, _UNANSWERED)  # noqa: S101 - those ask for nothing
             self.protocol.refuse(asked, Code(error.code), error.reason)
@@ -221,6 +224,7 @@ class SharedbVisit:
     async def _show(self, asked: Fetch | Subscribe) -> None:
         document = asked.document
         self._check_read(document)
+        await self._has_created(document)
         room = await self._enter(document)
         if isinstance(asked, Subscribe):
             self._followed.add(document)
@@ -228,11 +232,23 @@ class SharedbVisit:
             self.protocol.show(asked, self._snapshot(room))
         else:
             news = room.attachment.revisions.since(asked.version)
+            here = self.protocol.from_here(asked) if isinstance(news, Stale) else asked
+            if here is not asked and here.version is not None:
+                asked, news = here, room.attachment.revisions.since(here.version)
             if isinstance(news, Stale):
                 self.protocol.show(asked, self._snapshot(room))
             else:
                 self.protocol.catch_up(asked, self._worded(room, news))
         self._tidy(document)
+
+    async def _has_created(self, document: DocumentId) -> None:
+        """Wait for a creation: its client stands behind that when it is answered, else nowhere."""
+        while self._farewell is None and any(
+            isinstance(submit.change, Create)
+            for submit in self._under_way.get(document, {}).values()
+        ):
+            self._has_less_under_way.clear()
+            await self._has_less_under_way.wait()
 
     async def _submit(self, submit: Submit) -> None:
         document = submit.document
@@ -462,12 +478,14 @@ class SharedbVisit:
     def _is_done(self, submit: Submit) -> None:
         under_way = self._under_way.get(submit.document, {})
         under_way.pop(_named(submit), None)
+        self._has_less_under_way.set()
         if not under_way:
             self._under_way.pop(submit.document, None)
 
     def _tidy(self, document: DocumentId) -> None:
         """Leave a room in which nothing is to be heard or waited for."""
         is_used = document in self._followed or document in self._listens
+        is_used = is_used or self.protocol.shows(document)
         if not is_used and document not in self._under_way:
             self._leave(document)
 

@@ -23,9 +23,32 @@ const open = (name, url, room, params = {}) => {
   return doc.clientID
 }
 
+// Somewhere in a text, `share` of it from its front, between two characters: [index, character].
+const somewhere = (text, share, inside = 0) => {
+  const all = text.toDelta().flatMap(({ insert }) => typeof insert === 'string' ? [...insert] : [insert])
+  const index = Math.floor(share * (all.length + 1 - inside))
+  const before = all.slice(0, index).reduce((sum, each) => sum + (each.length ?? 1), 0)
+  return [before, all[index] ?? null]
+}
+
 const verbs = {
   insert: ({ doc }, index, text) => doc.getText('text').insert(index, text),
   delete: ({ doc }, index, count) => doc.getText('text').delete(index, count),
+  format: ({ doc }, index, count, attributes) => doc.getText('text').format(index, count, attributes),
+  embed: ({ doc }, index, what) => doc.getText('text').insertEmbed(index, what),
+  delta: ({ doc }) => doc.getText('text').toDelta(),
+  write: ({ doc }, share, content) => {
+    const text = doc.getText('text')
+    const [index] = somewhere(text, share)
+    if (typeof content === 'string') text.insert(index, content)
+    else text.insertEmbed(index, content)
+  },
+  erase: ({ doc }, share) => {
+    const text = doc.getText('text')
+    const [index, character] = somewhere(text, share, 1)
+    if (character) text.delete(index, character.length ?? 1)
+    return character
+  },
   // Delete up to `count` and insert `text` at `where` (0 to 1), between whole characters.
   scribble: ({ doc }, where, count, content) => doc.transact(() => {
     const text = doc.getText('text')
@@ -42,7 +65,7 @@ const verbs = {
   disconnect: ({ provider }) => provider.disconnect(),
   connect: ({ provider }) => provider.connect(),
   // As a tab that is gone: no farewell, the socket just ends.
-  vanish: ({ provider }) => { provider.shouldConnect = false; provider.ws.terminate() },
+  vanish: ({ provider }) => { provider.shouldConnect = false; provider.ws?.terminate() },
   present: ({ provider }) => Object.fromEntries(provider.awareness.getStates()),
   link: ({ provider, closes }) => ({
     connected: provider.wsconnected, synced: provider.synced, closes

@@ -52,6 +52,7 @@ class Client {
     this.connection.on('pong', () => this.note('pong'))
     this.docs = new Map()
     this.shown = new Map()
+    this.closes = []
   }
 
   note (event, error, ...more) {
@@ -62,11 +63,23 @@ class Client {
     return (error, ...more) => this.note(what, error, ...more)
   }
 
-  dial (url) {
+  async dial (url) {
+    await this.cut() // a connection goes from 'disconnected' to 'connecting', and from nowhere else
     this.socket = new WebSocket(url)
     this.socket.on('error', () => {})
-    this.socket.on('close', (code, reason) => this.events.push(['closed', code, String(reason)]))
+    this.socket.on('close', (code, reason) => {
+      this.closes.push([code, String(reason)])
+      this.events.push(['closed', code, String(reason)])
+    })
     this.connection.bindToSocket(this.socket)
+  }
+
+  async cut () {
+    const { socket } = this
+    if (!(socket instanceof WebSocket) || socket.readyState === WebSocket.CLOSED) return
+    const gone = new Promise(resolve => socket.once('close', resolve))
+    socket.terminate()
+    await gone
   }
 
   open () {
@@ -102,6 +115,21 @@ class Client {
     if (!local.listenerCount('error')) local.on('error', error => this.note('presence error', error))
     return local
   }
+}
+
+// A document in characters, whatever its type; each embed is one.
+const characters = doc => doc.type.name === 'text-unicode'
+  ? [...doc.data]
+  : doc.data.ops.flatMap(({ insert }) => typeof insert === 'string' ? [...insert] : [insert])
+
+// Somewhere in a document, `share` of it from its front, whatever has come in until now.
+const somewhere = (doc, share, inside = 0) => {
+  const all = characters(doc)
+  const index = Math.floor(share * (all.length + 1 - inside))
+  const before = all.slice(0, index).reduce((sum, each) => sum + (each.length ?? 1), 0)
+  const skipped = doc.type.name === 'text-unicode' ? index : before
+  const front = !skipped ? [] : doc.type.name === 'text-unicode' ? [skipped] : [{ retain: skipped }]
+  return { front, character: all[index] ?? null }
 }
 
 // Where something may be done to a text in UTF-16 units: not between the halves of a pair.
@@ -165,7 +193,9 @@ const verbs = {
   present: (client, c, d, name, value) =>
     client.local(c, d, name).submit(value, client.told(`${name} shown`)),
   dial: (client, url) => client.dial(url),
-  cut: client => client.socket.terminate(),
+  cut: client => client.cut(),
+  assume: (client, id) => { client.connection.id = id },
+  ingest: (client, c, d, snapshot) => client.doc(c, d).ingestSnapshot(snapshot, client.told(`${d} ingested`)),
   settle: () => null
 }
 
@@ -180,7 +210,34 @@ const asks = {
       pending: client.doc(c, d).hasWritePending()
     }
   },
+  // The next three edit somewhere, and say whether there was anything to be edited.
+  write: (client, c, d, share, content, attributes) => {
+    const doc = client.doc(c, d)
+    if (!doc.type) return false
+    const { front } = somewhere(doc, share)
+    const isPlain = doc.type.name === 'text-unicode'
+    const insert = isPlain ? content : { insert: content, ...(attributes && { attributes }) }
+    doc.submitOp([...front, insert], client.told(`${d} submitted`))
+    return true
+  },
+  erase: (client, c, d, share) => {
+    const doc = client.doc(c, d)
+    const { front, character } = doc.type ? somewhere(doc, share, 1) : {}
+    if (!character) return null
+    const isPlain = doc.type.name === 'text-unicode'
+    const what = isPlain ? { d: 1 } : { delete: character.length ?? 1 }
+    doc.submitOp([...front, what], client.told(`${d} submitted`))
+    return character
+  },
+  format: (client, c, d, share, attributes) => {
+    const doc = client.doc(c, d)
+    const { front, character } = doc.type ? somewhere(doc, share, 1) : {}
+    if (!character) return false
+    doc.submitOp([...front, { retain: character.length ?? 1, attributes }], client.told(`${d} submitted`))
+    return true
+  },
   events: client => client.events.splice(0),
+  closes: client => client.closes,
   id: client => client.connection.id,
   state: client => client.connection.state,
   gathered: (client, c, d) => ({ ...client.presence(c, d).remotePresences }),
@@ -209,7 +266,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   else {
     let value = null
     try {
-      verbs[verb]?.(client, ...operands)
+      await verbs[verb]?.(client, ...operands)
       await quiet()
       value = asks[verb]?.(client, ...operands) ?? null
     } catch (error) {

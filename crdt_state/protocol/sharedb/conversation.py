@@ -360,16 +360,17 @@ class ShareDbProtocol:
             raise RequestRefused(
                 Code.MESSAGE_BADLY_FORMED, "an operation says on which version it was made ('v')"
             )
+        ends_with = None if isinstance(request.change, Delete) else request.base
         if isinstance(request.change, Create):
             change = replace(request.change, type=text_type(request.change.type).uri)
-            request = replace(request, change=change)
+            # It is made on whatever is there, also where that was another version meanwhile.
+            request = replace(request, change=change, base=None)
         source = request.source or self.source
         request = replace(request, source=source)
         named = _Named(request.document, source, request.sequence)
         if named in self._submits:
             return []  # said twice, and answered once
         anew = self._anew.get(request.document)
-        ends_with = None if isinstance(request.change, Delete) else request.base
         if anew is not None and ends_with is not None and anew.is_before(ends_with):
             return []  # given up by now
         if len(self._submits) >= self._limits.sharedb_submits_max:
@@ -492,6 +493,17 @@ class ShareDbProtocol:
         self._answer(asked, snapshot)
         self._follow(asked, snapshot.version)
 
+    def from_here(self, asked: Fetch | Subscribe) -> Fetch | Subscribe:
+        """A question as the client would ask it behind all that was said since; answer that."""
+        at = self._position(asked.document)
+        if at is None or asked.version is None:
+            return asked
+        now = replace(asked, version=at)
+        followed = self._followed.get(asked.document)
+        if isinstance(now, Subscribe) and followed is not None and followed.asked is asked:
+            followed.asked = now
+        return now
+
     def catch_up(self, asked: Fetch | Subscribe, changes: Sequence[Operation]) -> None:
         """Answer by all that was made on the client's version and later ones, to the head.
 
@@ -553,6 +565,10 @@ class ShareDbProtocol:
     def accept(self, presence: Presence) -> None:
         """Answer presence that is shown to others, or was passed over as outdated."""
         self._say(presence)
+
+    def shows(self, document: DocumentId) -> bool:
+        """Whether the client shows somebody at a document, who is gone when it is."""
+        return any(shown == document for shown, _ in self._shown)
 
     def listen(self, asked: PresenceSubscribe) -> None:
         """Answer that others' presence will be shown; show what there is behind it."""
