@@ -222,6 +222,7 @@ async def opened_shell(
     limits: Limits = IMPATIENT,
     is_listening: bool = False,
     workers: InProcess | None = None,
+    seed: int = 1,
 ) -> AsyncIterator[Shell]:
     """A running replica."""
     shell = Shell(
@@ -229,7 +230,7 @@ async def opened_shell(
         workers or InProcess(limits),
         limits=limits,
         clock=ManualClock(),
-        random=Random(1),
+        random=Random(seed),
         is_listening=is_listening,
         witness=Witnessing(),
     )

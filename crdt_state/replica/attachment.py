@@ -23,6 +23,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from crdt_state.bridge import Accepted, Floor, Revisions, decode, encode, epoch_of
+from crdt_state.bridge.revision import NUMBER_MAX
 from crdt_state.errors import (
     CrdtStateError,
     DocumentClosed,
@@ -39,6 +40,7 @@ from crdt_state.storage.contract import KeepText, Revise, SetMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from random import Random
 
     from crdt_state.bridge import Decision, Revision
     from crdt_state.identifiers import DocumentId
@@ -60,6 +62,8 @@ TYPE = "operations/type"
 
 COMPONENTS_AT_ONCE = 1_000
 """Beyond it, what was submitted waits for the next commit."""
+
+EPOCH_MAX = epoch_of(NUMBER_MAX)
 
 EPOCH_DRAWN_MAX = 2**20
 """First epochs are drawn below it, so that another history of a document has another."""
@@ -101,6 +105,8 @@ class Attachment:
 
     def __init__(self, shell: ReplicaShell, document: DocumentId) -> None:
         self.document = document
+        self.source = shell.new_source()
+        """As whom it uses the document."""
         self.staging = asyncio.Lock()
         """Held while something is being staged, or while what gathers is being repaired."""
         self.type: str | None = None
@@ -108,7 +114,6 @@ class Attachment:
         self.is_there = False
         """Whether there is such a text: created, or written to at any time."""
         self._shell = shell
-        self._source = shell.new_source()
         self._followers: dict[int, Follower] = {}
         self._queue: deque[Submission] = deque()
         self._work = asyncio.Event()
@@ -145,7 +150,7 @@ class Attachment:
         if self._error is not None:
             raise self._error
         size = sum(map(_bytes_of, submission.operation.components))
-        self._shell.core.check(self.document, self._source, submission.author, size)
+        self._shell.core.check(self.document, self.source, submission.author, size)
         self._queue.append(submission)
         self._work.set()
 
@@ -157,7 +162,7 @@ class Attachment:
         Raises `LineageDeleted`, `StoreError`, `WorkerFailed`, `UpdateRefused`, `EngineFailed`.
         """
         shell, document = self._shell, self.document
-        await shell.use(document, self._source, self)
+        await shell.use(document, self.source, self)
         try:
             known = self._known = self._in_use()
             _check_lives(known)
@@ -196,7 +201,7 @@ class Attachment:
         before = text if revised.text is None else _document_in(revised.text, shell)
         self._revisions = _restored(revised, before, shell)
         if not revised.is_of_this_incarnation:
-            epoch = epoch_of(self._revisions.head) + 1
+            epoch = later_epoch(epoch_of(self._revisions.head), shell.random)
             self._floor = self._revisions.floor_of_epoch(epoch)
             self._revisions = Revisions(self._floor, (), before, limits=shell.limits)
         self._written = self._revisions.head
@@ -218,13 +223,13 @@ class Attachment:
         async with self.staging:
             if self._task is not None and self._error is None:
                 with suppress(CrdtStateError):  # then it is lost, as with any other end
-                    await self.stage()
+                    await self._stage_all()
             self._end(DocumentClosed(f"{self.document!r} is not attached any more"))
             if self._known is not None:
                 self._known.is_attached = False
                 self._known = None
             self._shell.staged(self.document)
-            self._shell.leave(self.document, self._source)
+            self._shell.leave(self.document, self.source)
             session, self._session = self._session, None
             if session is not None:
                 await session.close()
@@ -276,11 +281,23 @@ class Attachment:
         session = await shell.workers.open_text([*updates, *gathered], ROOT, client_id)
         await session.close()
 
-    async def stage(self) -> None:
-        """Stage all that has gathered and was submitted; `staging` is held by whoever asks."""
+    async def _stage_all(self) -> None:
+        """Stage as often as what was submitted takes; a repair that is on its way ends it."""
+        left = len(self._queue) + 1
+        while len(self._queue) < left:
+            left = len(self._queue)
+            await self.stage()
+
+    async def stage(self, *, is_repaired: bool = False) -> None:
+        """Stage all that has gathered and was submitted; `staging` is held by whoever asks.
+
+        While what has gathered is kept back, nothing is, but by the repair that `is_repaired`.
+        """
         known, revisions = self._known, self._revisions
         if known is None or revisions is None or known.has_splits:
             return  # it has ended; or a repair is on its way, and stages what it has repaired
+        if not is_repaired and self._shell.core.is_withheld(self.document):
+            return  # a repair may have begun before this was attached
         updates = known.unstaged_updates()
         if updates:
             change = await (await self._opened()).apply(updates)
@@ -521,7 +538,8 @@ async def kept_text(
 ) -> list[Write]:
     """What has to be written with a fold of all that was read as `stored`, or what replaces it.
 
-    The text at its last revision can be made of the log only as long as that is there.
+    The text at its last revision can be made of the log only as long as that is there, and never
+    of a state that says more: by that it `is_replaced`.
     """
     revised = await shell.store.revisions(stored.document)
     if revised is None or revised.text is not None:
@@ -535,6 +553,14 @@ async def kept_text(
     await session.close()
     number = revised.floor_number + len(revised.revisions)
     return [KeepText(stored.document, number, encode_operation(session.document))]
+
+
+def later_epoch(epoch: int, dice: Random) -> int:
+    """One of those behind `epoch`, for a new incarnation.
+
+    Drawn, so that another copy of the same backup begins another; few of those left are skipped.
+    """
+    return epoch + 1 + dice.randrange(max(1, (EPOCH_MAX - epoch) // 16))
 
 
 def _check_lives(known: DocumentCore) -> None:

@@ -185,14 +185,18 @@ class Compaction:
         self._shell.witness.folded(document, len(stored.log), len(folded.state))
         return True
 
-    async def writes(self, stored: StoredDocument, folded: Folded) -> list[Write]:
+    async def writes(
+        self, stored: StoredDocument, folded: Folded, *, is_replaced: bool = False
+    ) -> list[Write]:
         """Replace all that was read as `stored` by what it was folded into.
+
+        It `is_replaced` by a state that says more than that.
 
         The state cannot tell who owns a client id and who was refused; that is inherited from
         the document in use, or from what is stored.
         """
         document = stored.document
-        kept = await kept_text(self._shell, stored)
+        kept = await kept_text(self._shell, stored, is_replaced=is_replaced)
         known = self._shell.core.get(document)
         if known is None:
             known = DocumentCore(document, stored, self._shell.limits)

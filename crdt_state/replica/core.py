@@ -308,6 +308,10 @@ class ReplicaCore:
         """What gathered for this document may be written again."""
         self._withheld.discard(document)
 
+    def is_withheld(self, document: DocumentId) -> bool:
+        """Whether what gathers for this document is kept out of batches."""
+        return document in self._withheld
+
     def take_batch(self) -> Batch | None:
         """The next commit, or None where nothing gathered or one is still being written."""
         ready = {

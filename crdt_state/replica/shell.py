@@ -394,7 +394,8 @@ class ReplicaShell:
                         subscriber.deliver(deltas)
                 self.compaction.grew(document, deltas)
             if revised is not None and (attached := self.attachments.get(document)) is not None:
-                attached.persisted(revised)
+                with self._containing(document, attached.source):
+                    attached.persisted(revised)
             for waiter in answered:
                 _resolve(waiter)
             self._let_go_unused(document)
@@ -571,7 +572,7 @@ class ReplicaShell:
             async with nullcontext() if attached is None else attached.staging:
                 await self._repair_gathered(known)
                 if attached is not None:
-                    await attached.stage()
+                    await attached.stage(is_repaired=True)
         except Exception as error:
             # Unrepaired, the split must reach neither the log nor anybody else.
             if self.core.get(document) is known:
@@ -598,7 +599,7 @@ class ReplicaShell:
                 continue
             folds: list[Write] = []
             if stored is not None and updates:
-                folds += await self.compaction.writes(stored, repaired.folded)
+                folds += await self.compaction.writes(stored, repaired.folded, is_replaced=True)
             known.repair(len(splitting), repaired.updates, folds)
             self.encodings.drop(document)
             self.witness.repaired(document)

@@ -21,24 +21,28 @@ from crdt_state.errors import (
     LineageDeleted,
     LineageEnded,
     StoreFull,
+    UsageError,
     WorkerFailed,
 )
+from crdt_state.lib0 import encode_string
 from crdt_state.lineage import BORN
-from crdt_state.ot import EMPTY, Insert, Operation, Retain
+from crdt_state.ot import EMPTY, Insert, Operation, Retain, apply
 from crdt_state.ot.formats import TEXT_UNICODE
 from crdt_state.protocol.sharedb import text_types
-from crdt_state.replica.admission import ANYONE
+from crdt_state.replica import attachment as attaching
+from crdt_state.replica.admission import ANYONE, Author
 from crdt_state.replica.attachment import TYPE, Attachment, Submission
 from crdt_state.replica.document_core import LOCAL
 from crdt_state.replica.succession import held_by_anybody, succeed
 from crdt_state.replica.workers import InProcess, WorkerProcesses
 from crdt_state.storage.contract import Append, KeepText, Revise, SetMetadata
-from hostile import section, string, update
+from hostile import item, section, string, update
 from wired import (
     IMPATIENT,
     NOTES,
     OTHER,
     GatedStore,
+    Reports,
     Shell,
     Watcher,
     opened_shell,
@@ -374,6 +378,33 @@ async def test_an_empty_text_can_be_created_and_is_there_then() -> None:
         assert again.decided == [None]
 
 
+async def test_an_empty_text_belongs_to_who_created_it_whoever_writes_to_it_first() -> None:
+    """Until it was loaded again, it was counted against whoever wrote to it first."""
+    async with opened_shell() as shell:
+        ada = await followed(shell)
+        for identity in ("ada", "bob"):
+            await shell.recount(identity)
+        ada.attachment.submit(
+            Submission(
+                ada.head,
+                "ada",
+                1,
+                EMPTY,
+                TEXT_UNICODE,
+                Author("ada"),
+                ada.decided.append,
+                creates=UNICODE,
+            )
+        )
+        await ada.heard_of(ada.head + 1)
+        shell.take(typed("b"), author=Author("bob"))
+        await shell.settled(NOTES)
+        stored, known = await shell.store.read(NOTES), shell.core.get(NOTES)
+        assert stored is not None
+        assert known is not None
+        assert (known.creator, stored.creator) == ("ada", "ada")
+
+
 async def test_what_was_written_by_the_crdt_alone_cannot_be_created() -> None:
     async with opened_shell() as shell:
         await shell.use(NOTES, 1, Watcher())
@@ -470,7 +501,7 @@ async def test_a_new_incarnation_begins_a_new_epoch_and_still_knows_who_submitte
     restored = store.restored(Random(9))
     async with opened_shell(restored) as shell:
         again = await followed(shell)
-        assert epoch_of(again.head) == epoch_of(base) + 1
+        assert epoch_of(again.head) > epoch_of(base)
         await shell.flush()
         await until(lambda: bool(restored.writes))
         assert (await revised(restored)).is_of_this_incarnation
@@ -489,6 +520,61 @@ async def write_something(shell: Shell) -> None:
     await shell.settled(NOTES)
     shell.leave(NOTES, 9)
     await until(lambda: shell.core.get(NOTES) is None)
+
+
+async def test_two_copies_of_one_backup_begin_epochs_of_their_own() -> None:
+    """Both began the next one, and gave the same numbers to different content."""
+    store = GatedStore()
+    async with opened_shell(store) as shell:
+        ada = await followed(shell)
+        ada.submit(inserts("a"))
+        await until(lambda: bool(ada.told))
+        before = epoch_of(ada.head)
+    epochs = set[int]()
+    for seed in range(8):
+        copy = store.restored(Random(seed))
+        assert isinstance(copy, GatedStore)
+        async with opened_shell(copy, seed=seed) as shell:
+            bob = await followed(shell)
+            bob.submit(inserts(str(seed)), by="bob")
+            await bob.heard_of(bob.head + 1)
+            epochs.add(epoch_of(bob.head))
+    assert len(epochs) == 8
+    assert min(epochs) > before
+
+
+def test_there_is_a_later_epoch_as_long_as_one_is_left() -> None:
+    dice, epoch = Random(1), 1
+    for _ in range(40):
+        later = attaching.later_epoch(epoch, dice)
+        assert epoch < later <= attaching.EPOCH_MAX
+        epoch = later
+    assert attaching.later_epoch(attaching.EPOCH_MAX - 1, dice) == attaching.EPOCH_MAX
+
+
+async def test_a_document_of_other_roots_has_no_text_however_often_it_is_attached() -> None:
+    """From the second time on it was shown as an empty text, which nobody had created."""
+    async with opened_shell() as shell:
+        await shell.use(NOTES, 1, Watcher())
+        for client in range(5, 9):
+            shell.take(of_another_root(client))
+            await shell.settled(NOTES)
+            ada = await followed(shell)
+            await turn()
+            assert not ada.attachment.is_there
+            shell.take(of_another_root(client + 10))
+            await shell.settled(NOTES)
+            assert not ada.told
+            await left(shell, ada)
+        ada = await followed(shell)
+        ada.submit(inserts("a"), creates=UNICODE)
+        await until(lambda: bool(ada.told))
+        assert [type(each) for each in ada.decided] == [Accepted]
+        assert await through_is_the_last(shell.store)
+
+
+def of_another_root(client: int) -> bytes:
+    return update(section(client, 0, item(4, encode_string("v"), parent="map", key="k")))
 
 
 async def test_of_what_is_not_there_nothing_is_held_open_until_it_is_written() -> None:
@@ -605,6 +691,43 @@ async def test_a_failed_commit_ends_it_and_a_new_one_goes_on_from_what_is_stored
         again.submit(inserts("lost"), 2, base=before)
         await again.heard_of(before + 1)
         assert again.shown == "lostkept" == await on_disk(shell.store)
+
+
+async def test_an_attachment_that_fails_at_what_is_durable_does_not_stop_the_writer() -> None:
+    reports, watcher = Reports(), Watcher()
+    async with opened_shell() as shell:
+        ada = await followed(shell)
+        await shell.use(OTHER, 1, watcher)
+
+        def fail(_: int) -> tuple[Revision, ...]:
+            raise UsageError("a mistake")
+
+        ada.attachment.revisions.persisted = fail  # type: ignore[method-assign]
+        ada.submit(inserts("a"))
+        await until(lambda: ada.error is not None)
+        shell.take(typed("b"), document=OTHER)
+        await shell.settled(OTHER)
+        assert watcher.updates == [typed("b")]
+        assert len(reports) == 1
+
+
+async def test_the_last_user_that_leaves_has_more_staged_than_one_commit_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What went beyond the first commit was let go of."""
+    monkeypatch.setattr(attaching, "COMPONENTS_AT_ONCE", 10)
+    async with opened_shell() as shell:
+        ada = await followed(shell)
+        base = ada.head
+        async with ada.attachment.staging:
+            for sequence in range(1, 56):
+                ada.submit(inserts("a"), sequence, base=base)
+            shell.attachments.leave(NOTES)
+            await turn()
+        await until_let_go(shell)
+        await shell.flush()
+        assert await on_disk(shell.store) == "a" * 55
+        assert await through_is_the_last(shell.store)
 
 
 async def test_the_last_user_that_leaves_has_what_was_submitted_staged() -> None:
@@ -774,6 +897,67 @@ async def test_what_was_submitted_before_the_last_user_left_is_staged_behind_a_r
         again = await followed(shell)
         await shell.flush()
         assert again.shown == await on_disk(shell.store)
+
+
+class GatedRepairs(InProcess):
+    """Repairs wait at a gate."""
+
+    def __init__(self) -> None:
+        super().__init__(IMPATIENT)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.repairs = 0
+
+    async def repair(self, updates: Any, splits: Any) -> Any:
+        self.repairs += 1
+        await self.gate.wait()
+        return await super().repair(updates, splits)
+
+
+async def test_what_was_repaired_while_nobody_was_attached_is_in_the_next_revision() -> None:
+    """Its state, which says more than the log, was taken for the text at the last revision."""
+    async with opened_shell(is_listening=True) as shell:
+        await shell.use(NOTES, 1, Watcher())
+        ada = await followed(shell)
+        shell.take(typed(SMILE))
+        await shell.settled(NOTES)
+        known_to_clients, number = ada.attachment.revisions.document, ada.head
+        await left(shell, ada)
+        shell.take(between_halves(), source=8)
+        await shell.settled(NOTES)
+        assert shell.witness.repairs == [NOTES]
+        again = await followed(shell)
+        await shell.flush()
+        await turn()
+        (revision,) = revisions_since(again, number)
+        found = apply(known_to_clients, revision.operation)
+        assert in_plain(found) == again.shown == await on_disk(shell.store)
+
+
+async def test_a_pair_that_is_split_while_a_text_is_being_attached_is_repaired_first() -> None:
+    """What the repair was to take the place of was staged beside it, and reached the log."""
+    workers = GatedRepairs()
+    async with opened_shell(is_listening=True, workers=workers) as shell:
+        await shell.use(NOTES, 1, Watcher())
+        shell.take(typed(SMILE))
+        await shell.settled(NOTES)
+        shell.store.reading.clear()
+        attached = asyncio.create_task(followed(shell))
+        await turn()
+        workers.gate.clear()
+        shell.take(between_halves(), source=8)
+        await turn()
+        shell.store.reading.set()
+        await until(lambda: workers.repairs == 1)
+        ada = await attached
+        await turn()
+        assert not ada.told, "it is being repaired"
+        assert shell.store.appended() == [typed(SMILE)]
+        workers.gate.set()
+        await shell.settled(NOTES)
+        assert len(ada.told) == 1
+        assert ada.shown == await on_disk(shell.store)
+        assert sorted(ada.shown) == sorted(SMILE + "x")
 
 
 # --- all at once --------------------------------------------------------------------------------
