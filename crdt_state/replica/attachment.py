@@ -249,8 +249,11 @@ class Attachment:
                     await self.stage()
             except WorkerFailed as error:
                 await self._fail(error)
+            except CrdtStateError as error:
+                self._shell.drop(self.document, error)
             except Exception as error:
                 # Foreign bytes led here; the document's other users come back and bring it again.
+                self._shell.report(f"staging {self.document!r} failed", error)
                 self._shell.drop(self.document, error)
 
     async def _fail(self, error: WorkerFailed) -> None:

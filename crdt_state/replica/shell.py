@@ -315,7 +315,7 @@ class ReplicaShell:
         for waiter in decided.answered:
             _resolve(waiter)
         for document, error in decided.failed:
-            self._report(f"deciding about {document!r} failed", error)
+            self.report(f"deciding about {document!r} failed", error)
             self.drop(document, error)
         if self._is_listening:
             for document in decided.split:
@@ -344,7 +344,7 @@ class ReplicaShell:
             try:
                 await asyncio.to_thread(known.prepare)
             except Exception as error:
-                self._report(f"deciding about {document!r} failed", error)
+                self.report(f"deciding about {document!r} failed", error)
                 if self.core.get(document) is known:
                     self.drop(document, error)
                 return
@@ -368,7 +368,7 @@ class ReplicaShell:
             self._fail(batch, error)
         except Exception as error:
             # Whatever it was, none of it may count as stored, and the others want to be written.
-            self._report("a store failed in an unexpected way", error)
+            self.report("a store failed in an unexpected way", error)
             self._fail(batch, StoreUnavailable(f"the store failed: {error!r}"))
         else:
             self.witness.committed(batch, self.clock.now() - began)
@@ -428,7 +428,7 @@ class ReplicaShell:
         if own_edits and LOCAL not in subscribers and not isinstance(error, LineageEnded):
             # Whoever made them has closed the document, and nobody is left to hand them back to.
             lost = EditNotStored(str(error), tuple(own_edits))
-            self._report(f"what was last edited in {document!r} is lost", lost)
+            self.report(f"what was last edited in {document!r} is lost", lost)
         for source, subscriber in subscribers.items():
             with self._containing(document, source):
                 subscriber.lost(error, own_edits)
@@ -521,7 +521,7 @@ class ReplicaShell:
         own_edits = known.own_edits()
         if own_edits and LOCAL not in self._subscribers.get(known.document, {}):
             lost = EditNotStored(str(error), tuple(own_edits))
-            self._report(f"what was last edited in {known.document!r} is lost", lost)
+            self.report(f"what was last edited in {known.document!r} is lost", lost)
 
     async def _bury(self) -> None:
         """Let go of old tombstones, now and then, for ever."""
@@ -612,7 +612,7 @@ class ReplicaShell:
             await self.set_aside(document, f"a split surrogate pair could not be repaired: {error}")
             return
         if not isinstance(error, CrdtStateError):
-            self._report(f"repairing {document!r} failed", error)
+            self.report(f"repairing {document!r} failed", error)
         # The disk or the machine is to blame: its peers come back and bring it again.
         self.drop(document, error)
 
@@ -627,7 +627,7 @@ class ReplicaShell:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._report(f"the {task.get_name()} of a replica ended", error)
+            self.report(f"the {task.get_name()} of a replica ended", error)
 
     def _users_of(self, document: DocumentId) -> tuple[tuple[int, Subscriber], ...]:
         return tuple(self._subscribers.get(document, {}).items())
@@ -638,13 +638,14 @@ class ReplicaShell:
         try:
             yield
         except Exception as error:
-            self._report(f"a user of {document!r} failed", error)
+            self.report(f"a user of {document!r} failed", error)
             subscriber = self._subscribers.get(document, {}).pop(source, None)
             if subscriber is not None:
                 with suppress(Exception):  # it has been reported once
                     subscriber.lost(error, [])
 
-    def _report(self, what: str, error: BaseException) -> None:
+    def report(self, what: str, error: BaseException) -> None:
+        """Say that something has failed which nobody expected, and whom it concerned goes on."""
         asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error})
 
 

@@ -149,9 +149,6 @@ class Server:
         await self._process.ended()
         self.disk = Disk(self.disk.after_loss(self._dice) if left is None else left)
 
-    def has_come_to(self, document: DocumentId) -> bool:
-        return self._shell is not None and self._shell.attachments.get(document) is not None
-
 
 @dataclass
 class Thin:
